@@ -1,0 +1,1 @@
+"""agentkeel: the session log you can trust under any coding agent."""
