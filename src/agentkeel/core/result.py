@@ -1,0 +1,97 @@
+"""What a run gives back, whatever its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from agentkeel.core.ids import RunId, SessionId
+from agentkeel.core.run import RunState, RunStatus
+from agentkeel.core.usage import Usage
+
+__all__ = ["Route", "RunResult", "ToolCall", "result_of"]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Which provider does the work, and why not another one. `skipped` maps a name to the reason."""
+
+    provider: str
+    model: str | None = None
+    attempt: int = 1
+    order: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = {}
+    reasons: tuple[str, ...] = ()
+    failover_from: str | None = None
+    failover_reason: str | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool the agent used: what went in, what came out, and how it ended."""
+
+    id: str
+    name: str
+    kind: str
+    input: Any = None
+    output: Any = None
+    exit_code: int | None = None
+    status: str = "started"
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has ended.
+
+    `output` is the provider's structured output (the shell's exit code and streams), `text` the agent's last words.
+    `cost_usd` is dollars: what the provider reported, else what the price table says, else None; `cost_source` tells.
+    """
+
+    run_id: RunId
+    session_id: SessionId
+    status: RunStatus
+    text: str = ""
+    output: Any = None
+    object: Any = None
+    stop_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+    cost_usd: Decimal | None = None
+    cost_source: str | None = None
+    turns: int = 0
+    route: Route | None = None
+    workspace: Any = None
+    policy: Any = None
+    continuity: Any = None
+    duration: float | None = None
+
+
+def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResult:
+    """The result that a run's state tells."""
+    ended, started = state.ended_at, state.started_at or state.created_at
+    return RunResult(
+        run_id=state.id,
+        session_id=state.session_id,
+        status=state.status,
+        text=state.text or "",
+        output=state.output,
+        stop_reason=state.stop_reason,
+        tool_calls=tool_calls,
+        usage=state.usage,
+        cost_usd=None if state.cost_usd is None else Decimal(state.cost_usd),
+        cost_source=state.cost_source,
+        turns=state.turns,
+        route=None if state.provider is None else _route(state, state.provider),
+        duration=None if ended is None else (ended - started).total_seconds(),
+    )
+
+
+def _route(state: RunState, provider: str) -> Route:
+    return Route(
+        provider=provider,
+        model=state.model,
+        attempt=max(1, state.attempt),
+        order=state.order or (provider,),
+        skipped=state.skipped,
+        reasons=state.reasons,
+    )

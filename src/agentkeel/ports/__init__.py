@@ -1,0 +1,1 @@
+"""Promises between the engine and the world: Protocols, and nothing that runs."""
