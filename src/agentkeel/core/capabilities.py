@@ -10,9 +10,7 @@ from agentkeel.core.usage import Reports
 
 __all__ = ["Capabilities", "Capability", "CapabilityType", "Enforcement"]
 
-CapabilityType = Literal[
-    "tool", "resource", "prompt", "sampling", "file_access", "network_access", "code_execution"
-]
+CapabilityType = Literal["tool", "resource", "prompt", "sampling", "file_access", "network_access", "code_execution"]
 Enforcement = Literal["gate", "native", "observe"]
 """gate: we decide before a tool runs. native: the agent enforces what we pass. observe: we see it too late."""
 

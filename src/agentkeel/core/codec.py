@@ -34,9 +34,7 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
 """(type, version) -> the body of the next version. A log of any released schema can be read for ever."""
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
-_decoders: dict[str, msgspec.json.Decoder[Any]] = {
-    name: msgspec.json.Decoder(body) for name, body in BODIES.items()
-}
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
 
 
 def kind_of(data: Body) -> str:

@@ -86,9 +86,7 @@ SCHEMA_VERSION = 1
 
 Json: TypeAlias = Any
 Source = Literal["agent", "engine", "user"]
-ToolKind = Literal[
-    "read", "write", "edit", "delete", "move", "search", "bash", "fetch", "task", "mcp", "other"
-]
+ToolKind = Literal["read", "write", "edit", "delete", "move", "search", "bash", "fetch", "task", "mcp", "other"]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
