@@ -15,9 +15,9 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV UV_PROJECT_ENVIRONMENT UV_SYSTEM_PYTHON
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
 export PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# pyright's wheel fetches its npm package: keep that, pinned to the wheel's version, beside our other downloads.
+# pyright's wheel carries the type checker; node runs it. Whatever it fetches besides stays out of the checkout.
+unset PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION
 export PYRIGHT_PYTHON_CACHE_DIR=$cache/pyright PYRIGHT_PYTHON_IGNORE_WARNINGS=1
-export npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false
 
 fail() {
     printf '%s: %s\n' "$(basename "$0")" "$1" >&2
