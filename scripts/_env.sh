@@ -13,6 +13,10 @@ uv=$cache/uv-$uv_version/bin/uv
 # A developer's own Python settings must not leak into the checkout's environment.
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV UV_PROJECT_ENVIRONMENT UV_SYSTEM_PYTHON
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
+# Trust the certificates the machine trusts (a company's own, say); where it has none, uv brings its own.
+for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+    [[ ! -s $bundle ]] || export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1}
+done
 export PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # pyright's wheel carries the type checker; node runs it. Whatever it fetches besides stays out of the checkout.
