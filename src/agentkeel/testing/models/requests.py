@@ -34,12 +34,13 @@ class MalformedRequest(Exception):
 
 
 class OfferedTool(Struct, frozen=True, kw_only=True):
-    """A tool the agent offers: `kind` is `function` or `custom` (free-form text), `parameters` are its input's names."""
+    """A tool the agent offers; `kind` is `function`, or `custom` for free-form text."""
 
     name: str
     kind: str = "function"
     namespace: str | None = None
     parameters: tuple[str, ...] = ()
+    """Names of its input's members."""
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):

@@ -131,24 +131,26 @@ class _Events:
 
 def _item(act: Act, turn: Turn) -> dict[str, Any]:
     """An output item as it stands when it is done."""
-    number = turn.acts.index(act)
     match act.does:
         case Say(text):
             content = [_text_part(text)]
-            return {"id": f"msg_{turn.id}_{number}", "type": "message", "status": "completed", "role": "assistant"} | {
-                "content": content
-            }
+            return {
+                "id": f"msg_{turn.id}_{act.number}",
+                "type": "message",
+                "status": "completed",
+                "role": "assistant",
+            } | {"content": content}
         case Think(text):
             summary = [{"type": "summary_text", "text": text}]
             return {
-                "id": f"rs_{turn.id}_{number}",
+                "id": f"rs_{turn.id}_{act.number}",
                 "type": "reasoning",
                 "summary": summary,
                 "encrypted_content": "scripted",
             }
         case Call() as call:
             item: dict[str, Any] = {
-                "id": f"fc_{turn.id}_{number}",
+                "id": f"fc_{turn.id}_{act.number}",
                 "type": "custom_tool_call" if call.kind == "custom" else "function_call",
                 "status": "completed",
                 "call_id": turn.call_id(act),

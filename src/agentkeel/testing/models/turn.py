@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from agentkeel.testing.models.requests import ModelRequest
@@ -25,16 +26,20 @@ from agentkeel.testing.models.steps import (
 )
 from agentkeel.testing.models.tools import Call, calls_of
 
-__all__ = ["Act", "Beat", "Turn", "WireFormat", "pieces", "turn_of"]
+__all__ = ["Act", "Beat", "Turn", "WireFormat", "pieces", "streamed", "turn_of"]
 
 Beat: TypeAlias = bytes | Delay | Cut | Hang
 """What a stream does next: send, wait, close, or fall silent."""
+
+Deed: TypeAlias = Say | Think | Call | Delay | Fail | Cut | Hang
 
 
 class Act(Struct, frozen=True):
     """One thing that happens in a stream; an incomplete one is begun and never ended."""
 
-    does: Say | Think | Call | Delay | Fail | Cut | Hang
+    number: int
+    """Its place in the turn, from 0."""
+    does: Deed
     complete: bool = True
 
 
@@ -48,10 +53,19 @@ class Turn(Struct, frozen=True, kw_only=True):
     finish: str
     """`end`, `tool`, `max_tokens` or `refusal`."""
 
+    def after_delays(self) -> tuple[float, Turn]:
+        """The seconds that pass before the status line, and the turn that then happens."""
+        seconds = 0.0
+        for at, act in enumerate(self.acts):
+            if not isinstance(act.does, Delay):
+                return seconds, msgspec.structs.replace(self, acts=self.acts[at:])
+            seconds += act.does.seconds
+        return seconds, msgspec.structs.replace(self, acts=())
+
     def call_id(self, act: Act) -> str:
         """The id the script gave to a call, or one that no other call of the conversation has."""
         assert isinstance(act.does, Call)
-        return act.does.id or f"call_{self.id}_{self.acts.index(act)}"
+        return act.does.id or f"call_{self.id}_{act.number}"
 
 
 class WireFormat(Protocol):
@@ -76,8 +90,8 @@ def turn_of(reply: Reply, request: ModelRequest, *, id: str) -> Turn:  # noqa: A
     Raises:
         ScriptError: A tool step asks for what the agent does not offer.
     """
-    acts: list[Act] = []
-    usage, finish = Usage(), "end"
+    deeds: list[Deed] = []
+    usage, finish, begun = Usage(), "end", -1
     for step in reply.steps:
         match step:
             case Usage():
@@ -85,17 +99,22 @@ def turn_of(reply: Reply, request: ModelRequest, *, id: str) -> Turn:  # noqa: A
             case Finish(reason):
                 finish = reason
             case CallTool() | Shell() | Write() | Edit():
-                acts += [Act(call) for call in calls_of(step, request)]
+                deeds += calls_of(step, request)
                 finish = "tool" if finish == "end" else finish
             case Cut(where) | Hang(where):
-                acts = [*_until(where, acts), Act(step)]
+                if where in {"before", "created"}:
+                    deeds = [deed for deed in deeds if isinstance(deed, Delay)]
+                if where == "text":
+                    begun = max((n for n, deed in enumerate(deeds) if isinstance(deed, Say | Think | Call)), default=-1)
+                deeds.append(step)
                 break
             case Fail():
-                acts.append(Act(step))
+                deeds.append(step)
                 break
             case _:
-                acts.append(Act(step))
-    return Turn(id=id, model=request.model, acts=tuple(acts), usage=usage, finish=finish)
+                deeds.append(step)
+    acts = tuple(Act(number, deed, complete=number != begun) for number, deed in enumerate(deeds))
+    return Turn(id=id, model=request.model, acts=acts, usage=usage, finish=finish)
 
 
 def pieces(text: str, chunks: int) -> Sequence[str]:
@@ -111,15 +130,3 @@ def streamed(say: Say | Think, event: Callable[[str], bytes], *, half: bool) -> 
         if say.delay:
             yield Delay(say.delay)
         yield event(part)
-
-
-def _until(where: str, acts: list[Act]) -> list[Act]:
-    """What of `acts` still happens when the stream ends at `where`."""
-    match where:
-        case "before" | "created":
-            return [act for act in acts if isinstance(act.does, Delay)]
-        case "text":
-            last = max((n for n, act in enumerate(acts) if isinstance(act.does, Say | Think | Call)), default=-1)
-            return [Act(act.does, complete=n != last) for n, act in enumerate(acts)]
-        case _:
-            return acts

@@ -1,0 +1,1 @@
+"""Parts of the scripted model server; start reading at `agentkeel.testing.model_server`."""
