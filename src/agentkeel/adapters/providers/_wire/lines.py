@@ -104,6 +104,7 @@ class Splitter:
         self._max_bytes = max_bytes
         self._pending = bytearray()
         self._spool: _Spool | None = None
+        self.spilled_bytes = 0  # On disk in all long lines that came out so far.
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that `chunk` completes, in order; what follows the last newline is kept for later."""
@@ -155,6 +156,7 @@ class Splitter:
         self._grow(piece)
         if self._spool is not None:
             long, self._spool = self._spool.line(), None
+            self.spilled_bytes += long.kept
             return long
         line, self._pending = bytes(self._pending), bytearray()
         return line.removesuffix(b"\r")
@@ -174,7 +176,7 @@ class _Spool:
         self.file: IO[bytes]
         try:
             # Unbuffered: a full disk is seen at the write that meets it, and never again at close.
-            self.file = tempfile.TemporaryFile(prefix="agentkeel-line-", dir=scratch, buffering=0)
+            self.file = tempfile.TemporaryFile(prefix="agentkeel-line-", dir=scratch, buffering=0)  # noqa: SIM115
         except OSError:
             # No file at all: what is in memory already is kept, the rest of the line is not.
             self.file = io.BytesIO()
