@@ -221,7 +221,7 @@ def _npm_pack(package: str, into: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise InstallError("npm is not on PATH", code="download_failed")
-    _run([npm, "pack", package, "--ignore-scripts", "--silent", "--pack-destination", str(into)], into)
+    _run([npm, "pack", package, "--ignore-scripts", "--loglevel=error", "--pack-destination", str(into)], into)
 
 
 def _pip_download(package: str, into: Path) -> None:

@@ -109,7 +109,6 @@ _ROUTES: Mapping[str, tuple[str, Callable[..., ModelRequest] | None]] = {
     "/v1/responses": ("POST", read_responses),
     "/v1/models": ("GET", None),
 }
-_SIDE_ANSWER = Reply(Say("Scripted"), Usage(input_tokens=0, output_tokens=0))
 
 Outcome: TypeAlias = Literal["answered", "failed", "cut", "abandoned"]
 
@@ -326,7 +325,7 @@ class ModelServer:
 
     async def _reply_to(self, request: ModelRequest) -> Reply:
         if request.purpose == "side":
-            return _SIDE_ANSWER
+            return _side_answer(request)
         if self._models is not None and request.model not in self._models:
             return Reply(Fail(404, message=f"model: {request.model}"))
         given = self._script(request)
@@ -339,6 +338,16 @@ class ModelServer:
             {"type": "model", "object": "model", "id": name, "display_name": name, "created": 0} for name in names
         ]
         return {"object": "list", "data": models, "has_more": False, "first_id": names[0], "last_id": names[-1]}
+
+
+def _side_answer(request: ModelRequest) -> Reply:
+    """A harmless answer: a word, or where the agent gives a schema, an object with that word in every text."""
+    text = "Scripted"
+    match request.json.get("output_config"):
+        case {"format": {"schema": {"properties": dict(properties)}}}:
+            named = {name: text for name, schema in properties.items() if schema == {"type": "string"}}
+            text = _json(named).decode()
+    return Reply(Say(text), Usage(input_tokens=0, output_tokens=0))
 
 
 async def _perform(turn: Turn, request: ModelRequest, responder: http.Responder) -> Outcome:
@@ -363,8 +372,8 @@ async def _stream(turn: Turn, wire: WireFormat, responder: http.Responder) -> Ou
         match beat:
             case Delay(seconds):
                 await anyio.sleep(seconds)
-            case Cut():
-                await responder.cut()
+            case Cut(clean=clean):
+                await (responder.end() if clean else responder.cut())
                 return "cut"
             case Hang():
                 await anyio.sleep_forever()

@@ -18,9 +18,18 @@ Purpose: TypeAlias = Literal["turn", "side", "count"]
 """`turn` is the conversation itself, `side` a small question of the agent's own (a title, a quota probe), `count` asks
 for a token count. Only turns consume the script."""
 
+# What agents put into the user's mouth. Claude Code 2.1.329: reminders, notices of background work, and what it says
+# to a model whose reply broke off. Codex 0.169.0: its surroundings.
 _INJECTED = re.compile(
-    r"\s*(<(system-reminder|environment_context|user_instructions|turn_aborted|skills?_instructions|"
-    r"permissions_instructions|collaboration_mode|subagent_notification)\b|# AGENTS\.md instructions)"
+    r"""\s*(
+        <(system-reminder|task-notification|environment_context|user_instructions|turn_aborted|skills_instructions|
+          permissions_instructions|collaboration_mode|subagent_notification)\b
+        | \#[ ]AGENTS\.md[ ]instructions
+        | \[Request[ ]interrupted[ ]by[ ]user
+        | Your[ ]response[ ]above[ ]was[ ](cut[ ]off[ ]mid-stream|stopped[ ]by[ ]a[ ]safety)
+        | Output[ ]token[ ]limit[ ]hit\.[ ]Resume[ ]directly
+    )""",
+    re.VERBOSE,
 )
 _CWD = re.compile(r"(?:Primary working directory: |<cwd>)([^\n<]+)")
 
@@ -80,7 +89,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 def read_messages(number: int, headers: Mapping[str, str], body: bytes, *, count: bool = False) -> ModelRequest:
     """Read an Anthropic Messages request, as Claude Code 2.1.329 and the plain API send it.
 
-    A request of Claude Code's main loop carries tools or `context_management`; without either it is a side question.
+    A request of Claude Code's main loop offers tools, or manages its context, or tells the working folder; without any
+    of these it is a side question. Other clients ask no side questions.
 
     Raises:
         MalformedRequest: Not JSON, or without a model or messages of the right shape.
@@ -98,7 +108,8 @@ def read_messages(number: int, headers: Mapping[str, str], body: bytes, *, count
         if "name" in tool
     )
     from_claude = headers.get("user-agent", "").startswith("claude-cli/")
-    side = from_claude and not tools and "context_management" not in document
+    cwd = _cwd(_text(message.get("content")) for message in (*messages, {"content": document.get("system")}))
+    side = from_claude and not tools and "context_management" not in document and cwd is None
     return ModelRequest(
         number=number,
         wire="messages",
@@ -111,7 +122,7 @@ def read_messages(number: int, headers: Mapping[str, str], body: bytes, *, count
         tool_outputs=tuple(_text(block.get("content")) for block in results),
         tools=tools,
         stream=document.get("stream") is True,
-        cwd=_cwd(_text(message.get("content")) for message in (*messages, {"content": document.get("system")})),
+        cwd=cwd,
         headers=headers,
         body=body,
         json=document,

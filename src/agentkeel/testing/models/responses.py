@@ -24,6 +24,7 @@ _ERRORS: Mapping[int, tuple[str, str | None, str]] = {
     429: ("requests", "rate_limit_exceeded", "Rate limit reached"),
     500: ("server_error", "server_error", "The server had an error"),
     503: ("server_error", None, "The engine is overloaded"),
+    529: ("server_error", None, "The engine is overloaded"),
 }
 _INCOMPLETE: Mapping[str, str] = {"max_tokens": "max_output_tokens", "refusal": "content_filter"}
 

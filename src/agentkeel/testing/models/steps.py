@@ -178,9 +178,11 @@ class Cut(_Step, frozen=True):
 
     `where`: `before` the status line; `created`, after the opening event alone; inside the `text` (or thought, or
     call) that the step stands behind, which never completes; or `here`, after all that stands before it is complete.
+    `clean` ends the HTTP body in good order, as a proxy does that lost its provider: only the wire's own end is missing.
     """
 
     where: Where = "here"
+    clean: bool = False
 
 
 class Hang(_Step, frozen=True):
