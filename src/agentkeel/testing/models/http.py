@@ -172,8 +172,9 @@ class _Connection:
                 return
 
     async def discard(self) -> None:
-        """Read on for a moment, so that closing does not destroy an answer the client has not read yet."""
-        with anyio.move_on_after(_DISCARD_SECONDS):
+        """Say that we are done, and read on for a moment: closing at once could destroy an answer not read yet."""
+        with anyio.move_on_after(_DISCARD_SECONDS), suppress(anyio.BrokenResourceError, OSError):
+            await self._stream.send_eof()
             while await self._more():
                 self._buffer.clear()
 

@@ -178,7 +178,7 @@ class Cut(_Step, frozen=True):
 
     `where`: `before` the status line; `created`, after the opening event alone; inside the `text` (or thought, or
     call) that the step stands behind, which never completes; or `here`, after all that stands before it is complete.
-    `clean` ends the HTTP body in good order, as a proxy does that lost its provider: only the wire's own end is missing.
+    `clean` ends the HTTP body in good order, as a proxy that lost its provider does; only the wire's end is missing.
     """
 
     where: Where = "here"
