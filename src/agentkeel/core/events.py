@@ -110,6 +110,7 @@ class SessionCreated(Body, frozen=True, kw_only=True):
     continuity: str | None = None
     max_concurrent_runs: int = 1
     max_queued_runs: int = 100
+    options: Mapping[str, Json] = {}
     metadata: Mapping[str, Json] = {}
     context: Mapping[str, Json] = {}
     tags: tuple[str, ...] = ()

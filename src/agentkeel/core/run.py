@@ -65,7 +65,10 @@ EVOLVING = LIFECYCLE | {
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run as its events tell it. `usage` and `cost_usd` are kept whatever the outcome."""
+    """A run as its events tell it. `usage` and `cost_usd` are kept whatever the outcome.
+
+    `process` names the agent's process (pid, start time, token), so that a later owner can end what is left of it.
+    """
 
     id: RunId
     session_id: SessionId
@@ -88,6 +91,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = Usage()
     cost_usd: str | None = None
     cost_source: str | None = None
+    process: Mapping[str, Any] = {}
     turns: int = 0
     tool_calls: int = 0
     open_tool_calls: tuple[str, ...] = ()
@@ -214,6 +218,7 @@ def _started(state: RunState, data: ev.RunStarted, at: datetime) -> dict[str, An
         "attempt": data.attempt,
         "started_at": state.started_at or at,
         "provider_session_id": data.provider_session_id or state.provider_session_id,
+        "process": data.details.get("process", {}),
     }
 
 
@@ -277,5 +282,5 @@ def _ended(state: RunState, data: Body, at: datetime) -> dict[str, Any]:
 
 _INTERRUPTED = {
     "not_started": "The run's owner died before an agent was started. Nothing happened; submit it again.",
-    "unknown": "The run's owner died. All that was acknowledged is in the log; its last step may or may not have happened.",
+    "unknown": "The run's owner died. What was acknowledged is in the log; whether its last step happened is unknown.",
 }

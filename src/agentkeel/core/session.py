@@ -73,6 +73,7 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     continuity: str | None = None
     max_concurrent_runs: int = 1
     max_queued_runs: int = 100
+    options: Mapping[str, Any] = {}
     parent_session_id: SessionId | None = None
     metadata: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
@@ -152,6 +153,7 @@ def _created(event: Event, data: ev.SessionCreated) -> SessionState:
         continuity=data.continuity,
         max_concurrent_runs=data.max_concurrent_runs,
         max_queued_runs=data.max_queued_runs,
+        options=data.options,
         parent_session_id=data.parent_session_id,
         metadata=data.metadata,
         context=data.context,

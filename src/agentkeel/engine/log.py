@@ -1,0 +1,75 @@
+"""The one way into the log: redact, persist, publish. Nothing is published that is not committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from agentkeel.core.events import Draft, Event, MessageStreamed, ReasoningStreamed
+from agentkeel.core.ids import SessionId
+from agentkeel.core.redact import Redactor
+from agentkeel.engine.tail import Tails
+from agentkeel.ports.notifier import Notifier
+from agentkeel.ports.store import Durability, EventStore
+
+__all__ = ["Log", "Scrub"]
+
+_DELTAS = frozenset({MessageStreamed, ReasoningStreamed})
+"""Pieces of what follows whole: losing the last ones in a power cut loses nothing, so they need no disk sync."""
+
+
+class Scrub(Protocol):
+    """Takes secrets out of drafts. May hold a streamed piece back until it is known to be harmless."""
+
+    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        """The drafts that may be stored now."""
+        ...
+
+
+class Log:
+    """A store with redaction in front of it and readers behind it."""
+
+    def __init__(self, store: EventStore, notifier: Notifier, redactor: Redactor) -> None:
+        self.store = store
+        self.notifier = notifier
+        self.redactor = redactor
+        self.tails = Tails()
+
+    async def append(
+        self,
+        session_id: SessionId,
+        drafts: Sequence[Draft],
+        *,
+        fence: int | None = None,
+        expected: int | None = None,
+        scrub: Scrub | None = None,
+    ) -> Sequence[Event]:
+        """The drafts are in the log without their secrets, and whoever watches the session is told.
+
+        Raises what `EventStore.append` raises; then nothing was added and nobody was told.
+        """
+        clean = (scrub or self.scrub)(drafts)
+        if not clean:
+            return ()
+        durability: Durability = "process" if all(type(draft.data) in _DELTAS for draft in clean) else "full"
+        appended = await self.store.append(session_id, clean, fence=fence, expected=expected, durability=durability)
+        self.tails.publish(session_id, appended.events)
+        self.notifier.notify(session_id)
+        return appended.events
+
+    def scrub(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        """The drafts, each redacted by itself."""
+        return [scrubbed(self.redactor, draft) for draft in drafts]
+
+
+def scrubbed(redactor: Redactor, draft: Draft) -> Draft:
+    """The draft without its secrets: in its body, and in the agent's own words."""
+    data = redactor.struct(draft.data)
+    raw = draft.raw
+    if raw is not None and not redactor.clean(raw):
+        raw = redactor.text(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    if data is draft.data and raw is draft.raw:
+        return draft
+    return msgspec.structs.replace(draft, data=data, raw=raw)

@@ -1,0 +1,77 @@
+"""Who answers when an agent asks before it uses a tool.
+
+The permission mode of the run answers first; what it leaves open goes to the caller's function; what nobody answers is
+denied, and the model is told why. An approver that fails or is too slow denies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import msgspec
+
+from agentkeel.core.events import PermissionRequested
+from agentkeel.ports.provider import Decision, PermissionMode
+
+__all__ = ["Approver", "Answer", "Permissions"]
+
+Approver = Callable[[PermissionRequested], Awaitable[Decision]]
+
+_EDITS = frozenset({"read", "search", "edit", "write", "move"})
+_READS = frozenset({"read", "search"})
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision, and who made it: mode, caller, deadline, or nobody."""
+
+    decision: Decision
+    by: str
+
+
+class Permissions:
+    """Answers requests in the name of one run."""
+
+    def __init__(self, *, mode: PermissionMode, approver: Approver | None, timeout: float) -> None:
+        self._mode = mode
+        self._approver = approver
+        self._timeout = timeout
+
+    async def answer(self, request: PermissionRequested) -> Answer:
+        """The answer to `request`; always one, in bounded time."""
+        by_mode = self._by_mode(request)
+        if by_mode is not None:
+            return Answer(decision=by_mode, by="mode")
+        if self._approver is None:
+            return Answer(
+                decision=Decision(
+                    allow=False,
+                    message=f"{request.tool_name} was not allowed: nobody is here to approve it "
+                    f"(permission mode {self._mode}).",
+                ),
+                by="nobody",
+            )
+        return await self._ask(self._approver, request)
+
+    async def _ask(self, approver: Approver, request: PermissionRequested) -> Answer:
+        with anyio.move_on_after(self._timeout):
+            try:
+                return Answer(decision=await approver(request), by="caller")
+            except Exception as error:  # noqa: BLE001 - the caller's code: its failure is an answer, in the log
+                message = f"{request.tool_name} was not allowed: the approver failed ({type(error).__name__})."
+                return Answer(decision=Decision(allow=False, message=message), by="caller_error")
+        message = f"{request.tool_name} was not allowed: no answer within {self._timeout:g} s."
+        return Answer(decision=Decision(allow=False, message=message), by="deadline")
+
+    def _by_mode(self, request: PermissionRequested) -> Decision | None:
+        match self._mode:
+            case "full_auto" | "dangerously_skip_permissions":
+                return Decision(allow=True)
+            case "accept_edits" if request.kind in _EDITS:
+                return Decision(allow=True)
+            case "plan":
+                if request.kind in _READS:
+                    return Decision(allow=True)
+                return Decision(allow=False, message="This run only plans: nothing may be changed.")
+            case _:
+                return None

@@ -1,0 +1,141 @@
+"""What an agent says, on its way into the log: stamp, price, redact, persist, publish.
+
+One pipeline serves one run. Text that streams in is held back only as far as it could still be part of a secret; what
+is held is released when the message ends, when anything else happens, and at the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from agentkeel.core import events as ev
+from agentkeel.core.events import Draft, Event
+from agentkeel.core.ids import RunId, SessionId
+from agentkeel.core.redact import Redactor, StreamRedactor
+from agentkeel.core.usage import Usage
+from agentkeel.engine.log import Log, scrubbed
+from agentkeel.ports.pricing import Pricing
+
+__all__ = ["Pipeline", "StreamScrub", "Tally"]
+
+
+class Tally(Protocol):
+    """Whoever wants to know what a run has said and used so far."""
+
+    def observe(self, data: ev.Body) -> None:
+        """One more body, before redaction."""
+        ...
+
+
+class StreamScrub:
+    """Redaction with a memory: secrets that were split over streamed pieces are found."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._stream: StreamRedactor | None = None
+        self._last: Draft | None = None
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The drafts that may be stored now, in order."""
+        clean: list[Draft] = []
+        for draft in drafts:
+            data = draft.data
+            if isinstance(data, ev.MessageStreamed | ev.ReasoningStreamed):
+                if not self._continues(data):
+                    clean += self.flush()
+                    self._stream = self._redactor.stream()
+                assert self._stream is not None
+                self._last = draft
+                released = self._stream.feed(data.delta)
+                if released:
+                    clean.append(draft if released == data.delta else _with_delta(draft, released))
+            else:
+                clean += self.flush()
+                clean.append(scrubbed(self._redactor, draft))
+        return clean
+
+    def flush(self) -> list[Draft]:
+        """What is still held back, as a last piece of its message."""
+        stream, last = self._stream, self._last
+        self._stream = self._last = None
+        if stream is None or last is None:
+            return []
+        rest = stream.flush()
+        return [_with_delta(last, rest)] if rest else []
+
+    def _continues(self, data: ev.MessageStreamed | ev.ReasoningStreamed) -> bool:
+        last = self._last
+        return (
+            last is not None
+            and type(last.data) is type(data)
+            and getattr(last.data, "message_id", None) == data.message_id
+        )
+
+
+def _with_delta(draft: Draft, delta: str) -> Draft:
+    return msgspec.structs.replace(draft, data=msgspec.structs.replace(draft.data, delta=delta))
+
+
+class Pipeline:
+    """The way of one run's drafts into the log."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        session_id: SessionId,
+        run_id: RunId,
+        provider: str,
+        fence: int | None,
+        pricing: Pricing,
+        tally: Tally,
+        correlation_id: str | None = None,
+    ) -> None:
+        self._log = log
+        self._session_id = session_id
+        self._run_id = run_id
+        self._provider = provider
+        self._fence = fence
+        self._pricing = pricing
+        self._tally = tally
+        self._correlation_id = correlation_id
+        self._scrub = StreamScrub(log.redactor)
+
+    async def accept(self, drafts: Sequence[Draft], *, source: ev.Source = "agent") -> Sequence[Event]:
+        """The drafts are in the log, in one append, and whoever watches was told.
+
+        Raises what `EventStore.append` raises; `Fenced` and `RunTerminal` mean that this run is no longer ours.
+        """
+        stamped = [self._stamp(draft, source) for draft in drafts]
+        for draft in stamped:
+            self._tally.observe(draft.data)
+        return await self._log.append(self._session_id, stamped, fence=self._fence, scrub=self._scrub)
+
+    async def close(self, drafts: Sequence[Draft]) -> Sequence[Event]:
+        """What was held back and the run's last drafts are in the log, in one append."""
+        stamped = [self._stamp(draft, draft.source) for draft in drafts]
+        return await self._log.append(self._session_id, stamped, fence=self._fence, scrub=self._scrub)
+
+    def _stamp(self, draft: Draft, source: ev.Source) -> Draft:
+        data = draft.data
+        if isinstance(data, ev.TokenUsageUpdated) and data.cost_usd is None:
+            data = self._priced(data)
+        return msgspec.structs.replace(
+            draft,
+            data=data,
+            run_id=None if isinstance(data, ev.SessionIdle) else self._run_id,
+            source=source,
+            provider=self._provider,
+            correlation_id=draft.correlation_id or self._correlation_id,
+        )
+
+    def _priced(self, data: ev.TokenUsageUpdated) -> ev.TokenUsageUpdated:
+        cost = self._pricing.price(data.usage, provider=self._provider, model=data.model)
+        if cost is None or data.usage == Usage():
+            return data
+        return msgspec.structs.replace(
+            data, cost_usd=str(cost.usd), price_source=cost.source, price_version=cost.version
+        )

@@ -1,0 +1,101 @@
+"""Reading a log from a number, first what was missed, then what comes.
+
+There is one code path: read behind the cursor until nothing is left, then wait for a hint and read again. The ticket
+is taken before the read, so nothing can slip between them. The cursor is the last sequence the reader has; nothing is
+kept about a reader, and a slow one slows only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from agentkeel.core.events import Event
+from agentkeel.core.ids import SessionId
+from agentkeel.engine.log import Log
+from agentkeel.errors import ValidationError
+from agentkeel.ports.store import EventFilter
+
+__all__ = ["PAGE", "POLL_SECONDS", "follow", "matches", "pages"]
+
+PAGE = 500
+POLL_SECONDS = 2.0
+"""How long a reader trusts the hints. Other processes may write without one."""
+
+
+async def pages(
+    log: Log, session_id: SessionId, *, after: int = 0, where: EventFilter | None = None
+) -> AsyncIterator[Event]:
+    """Every event behind `after` that is in the log now, in order.
+
+    Raises what `EventStore.read` raises.
+    """
+    cursor = after
+    while events := await log.store.read(session_id, after=cursor, limit=PAGE, where=where):
+        for event in events:
+            yield event
+        cursor = events[-1].sequence
+
+
+async def follow(
+    log: Log,
+    session_id: SessionId,
+    *,
+    after: int = 0,
+    where: EventFilter | None = None,
+    poll: float = POLL_SECONDS,
+) -> AsyncIterator[Event]:
+    """Every event behind `after`, in order, each once: those in the log, then those to come.
+
+    Ends when the session has ended and all its events were given.
+
+    Raises:
+        SessionNotFound: There is no such session.
+        ValidationError: The cursor is negative or beyond the head (`invalid_cursor`).
+        CursorExpired: Events behind the cursor were pruned.
+    """
+    if after < 0 or after > await log.store.head(session_id):
+        await log.store.session(session_id)
+        raise ValidationError(
+            f"The cursor {after} is not in the log of session {session_id}. Use the sequence of an event you have, or 0.",
+            code="invalid_cursor",
+            details={"session_id": session_id, "after": after},
+        )
+    cursor = after
+    with log.tails.watch(session_id):
+        while True:
+            ticket = log.notifier.ticket(session_id)
+            events = log.tails.after(session_id, cursor, PAGE)
+            if events:
+                cursor = events[-1].sequence
+                events = [event for event in events if matches(event, where)]
+            else:
+                events, cursor = await _read(log, session_id, cursor, where)
+            for event in events:
+                yield event
+            if events:
+                continue
+            if cursor >= await log.store.head(session_id):
+                if (await log.store.session(session_id)).terminal:
+                    return
+                await ticket.wait(poll)
+
+
+async def _read(log: Log, session_id: SessionId, cursor: int, where: EventFilter | None) -> tuple[Sequence[Event], int]:
+    """A page, and the sequence up to which the log has been looked at."""
+    head = await log.store.head(session_id)
+    if head <= cursor:
+        return (), cursor
+    events = await log.store.read(session_id, after=cursor, limit=PAGE, where=where)
+    if len(events) == PAGE:
+        return events, events[-1].sequence
+    return events, max(head, events[-1].sequence if events else cursor)
+
+
+def matches(event: Event, where: EventFilter | None) -> bool:
+    """Whether the filter lets the event through; the same rule as a store's."""
+    return where is None or (
+        (where.run_id is None or event.run_id == where.run_id)
+        and (where.types is None or event.type in where.types)
+        and (where.before is None or event.sequence < where.before)
+        and (where.since is None or event.at >= where.since)
+    )

@@ -1,0 +1,403 @@
+"""The handle of everything, and the one place that puts the floors together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from agentkeel.adapters.clock import SystemClock
+from agentkeel.adapters.notifiers.local import LocalNotifier
+from agentkeel.core import events as ev
+from agentkeel.core.content import Prompt
+from agentkeel.core.events import Draft
+from agentkeel.core.ids import RunId, SessionId, check_id, session_id
+from agentkeel.core.redact import Redactor
+from agentkeel.core.result import RunResult
+from agentkeel.core.run import RunState, RunStatus
+from agentkeel.core.session import SessionState, SessionStatus
+from agentkeel.engine.connections import Connections
+from agentkeel.engine.log import Log
+from agentkeel.engine.queue import Queue
+from agentkeel.engine.recovery import recover
+from agentkeel.engine.runner import CLAIM_SECONDS, Runner
+from agentkeel.errors import Error, StateError, ValidationError
+from agentkeel.options import RunKeywords, SessionKeywords, checked, storable
+from agentkeel.pages import Pages
+from agentkeel.ports.clock import Clock
+from agentkeel.ports.pricing import Pricing
+from agentkeel.ports.provider import Probe, Provider
+from agentkeel.ports.store import EventStore, StoreInfo
+from agentkeel.registry import Fleet, open_store
+from agentkeel.run import Run, RunStream
+from agentkeel.session import Session
+
+__all__ = ["Core", "Manager", "open"]
+
+_PAGE = 200
+_SESSION_ONLY = SessionKeywords.__annotations__.keys() - RunKeywords.__annotations__.keys()
+
+
+class Core:
+    """What the handles share: the log, the queue, the agents. Made by `Manager`, never by a user."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        fleet: Fleet,
+        clock: Clock,
+        queue: Queue,
+        connections: Connections,
+        defaults: Mapping[str, Any],
+        workspace: str,
+        scratch: Path,
+    ) -> None:
+        self.log = log
+        self.fleet = fleet
+        self.clock = clock
+        self.queue = queue
+        self.connections = connections
+        self.defaults = defaults
+        self.workspace = workspace
+        self.scratch = scratch
+
+    def runs(
+        self, *, session_id: SessionId | None = None, status: Collection[RunStatus] | None = None
+    ) -> Pages[RunState]:
+        """Runs, newest first."""
+
+        async def read() -> AsyncIterator[RunState]:
+            last: RunId | None = None
+            while page := await self.log.store.runs(session_id=session_id, status=status, after=last, limit=_PAGE):
+                for run in page:
+                    yield run
+                last = page[-1].id
+
+        return Pages(read)
+
+
+class Manager:
+    """Sessions and runs over one log. Use it as `async with agentkeel.open(…) as manager`.
+
+    Runs belong to the manager. Leaving the block calls off those that are left, ends every agent and closes the store.
+    """
+
+    def __init__(
+        self,
+        store: str | EventStore | None = None,
+        *,
+        providers: Iterable[Provider | str] = (),
+        read_only: bool = False,
+        redactor: Redactor | None = None,
+        pricing: Pricing | None = None,
+        clock: Clock | None = None,
+        **defaults: Unpack[RunKeywords],
+    ) -> None:
+        self._given_store = store
+        self._read_only = read_only
+        self._fleet = Fleet(providers)
+        self._redactor = redactor or Redactor()
+        self._pricing = pricing
+        self._clock = clock or SystemClock()
+        self._defaults = checked(defaults, allowed=RunKeywords)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{self._clock.entropy().hex()}"
+        self._stack = AsyncExitStack()
+        self._made: Core | None = None
+        self.recovered: Sequence[RunState] = ()
+
+    async def __aenter__(self) -> Manager:
+        if self._made is not None:
+            raise StateError("This manager is open already; use another one.")
+        try:
+            await self._open()
+        except BaseException as error:
+            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def _open(self) -> None:
+        stack = self._stack
+        store = await open_store(self._given_store, read_only=self._read_only)
+        stack.push_async_callback(_shielded_close, store)
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="agentkeel-", ignore_cleanup_errors=True))
+        )
+        log = Log(store, LocalNotifier(), self._redactor)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        connections = Connections(tasks, self._clock)
+        pricing = self._pricing or _default_pricing()
+        queue = Queue(Runner(log, connections, self._clock, pricing, owner=self._owner), tasks)
+        self._made = Core(
+            log=log,
+            fleet=self._fleet,
+            clock=self._clock,
+            queue=queue,
+            connections=connections,
+            defaults=self._defaults,
+            workspace=str(Path.cwd()),
+            scratch=scratch,
+        )
+        if not self._read_only:
+            self.recovered = await recover(log, owner=self._owner, reap=_reap)
+            tasks.start_soon(self._tend, name="heartbeat")
+        stack.push_async_callback(self._quit, tasks)
+
+    async def _tend(self) -> None:
+        """Claims stay alive, idle agents do not."""
+        core = self._core
+        while True:
+            await self._clock.sleep(CLAIM_SECONDS / 3)
+            await core.log.store.renew(self._owner, ttl=CLAIM_SECONDS)
+            await core.connections.close_idle()
+
+    async def _quit(self, tasks: anyio.abc.TaskGroup) -> None:
+        core = self._core
+        with anyio.CancelScope(shield=True):
+            await core.queue.aclose("the manager was closed")
+            await core.connections.aclose()
+        tasks.cancel_scope.cancel()
+
+    @property
+    def _core(self) -> Core:
+        if self._made is None:
+            raise StateError("This manager is not open. Use `async with agentkeel.open(…) as manager`.")
+        return self._made
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    async def start_session(self, **options: Unpack[SessionKeywords]) -> Session:
+        """A session exists and, unless `activate` is false, takes runs.
+
+        Raises:
+            ValidationError: An option is impossible. Nothing was stored.
+            InvalidTransition: There is a session of this `id`.
+        """
+        core = self._core
+        given = checked(options, allowed=SessionKeywords)
+        provider = core.fleet.choose(given.get("provider") or core.defaults.get("provider"))
+        chosen = given.get("id")
+        identity = SessionId(check_id(chosen, what="session id")) if chosen else session_id(core.clock.entropy())
+        agent_id = given.get("agent_id", provider.name)
+        if not isinstance(agent_id, str) or not agent_id.strip():
+            raise ValidationError("agent_id must be a text that is not empty.", code="missing_required_field")
+        parent = given.get("parent")
+        created = ev.SessionCreated(
+            agent_id=agent_id,
+            provider=provider.name,
+            workspace=given.get("workspace"),
+            system_prompt=given.get("system_prompt"),
+            parent_session_id=None if parent is None else SessionId(parent),
+            continuity=given.get("continuity"),
+            max_concurrent_runs=given.get("max_concurrent_runs", 1),
+            max_queued_runs=given.get("max_queued_runs", 100),
+            options=storable(given),
+            metadata={**(given.get("metadata") or {}), "provider": provider.name},
+            context=given.get("context") or {},
+            tags=tuple(given.get("tags") or ()),
+        )
+        drafts = [Draft(data=created, source="user", provider=provider.name)]
+        if given.get("activate", True):
+            drafts.append(Draft(data=ev.SessionStarted(), source="user", provider=provider.name))
+        await core.log.append(identity, drafts)
+        return Session(core, identity, {name: given[name] for name in given if name not in _SESSION_ONLY | {"key"}})
+
+    def session(self, id: str) -> Session:
+        """A handle of the session. `await` it to check that the session is there."""
+        return Session(self._core, SessionId(id))
+
+    def sessions(
+        self,
+        *,
+        status: SessionStatus | str | Collection[SessionStatus | str] | None = None,
+        agent_id: str | None = None,
+        provider: str | None = None,
+        tags: Collection[str] = (),
+        limit: int | None = None,
+    ) -> Pages[SessionState]:
+        """Sessions, newest first: iterate, or await a list."""
+        core = self._core
+        wanted = _statuses(SessionStatus, status)
+
+        async def read() -> AsyncIterator[SessionState]:
+            last: SessionId | None = None
+            count = 0
+            while page := await core.log.store.sessions(
+                status=wanted, agent_id=agent_id, provider=provider, tags=tags, after=last, limit=_PAGE
+            ):
+                for state in page:
+                    if limit is not None and count >= limit:
+                        return
+                    count += 1
+                    yield state
+                last = page[-1].id
+
+        return Pages(read)
+
+    async def delete_session(self, id: str) -> None:
+        """The session and its log are gone. Also true if there was none.
+
+        Raises:
+            StateError: One of its runs is at work.
+        """
+        await self._core.connections.close_session(SessionId(id))
+        await self._core.log.store.delete_session(SessionId(id))
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    async def run(self, prompt: str | Sequence[str] | Prompt, **options: Unpack[SessionKeywords]) -> RunResult:
+        """The prompt was carried out in a session of its own, which has ended; this is the result.
+
+        Raises:
+            Error: The run failed; `error.result` has what it said and used until then.
+        """
+        async with self.stream(prompt, **options) as stream:
+            return await stream.result()
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str | Sequence[str] | Prompt, **options: Unpack[SessionKeywords]
+    ) -> AsyncIterator[RunStream]:
+        """The prompt is being carried out in a session of its own and can be watched.
+
+        At the end of the block the run has ended, and the session with it; a block that is left by an exception
+        calls the run off.
+        """
+        given = checked(options, allowed=SessionKeywords)
+        key = given.pop("key", None)
+        session = await self.start_session(**given)  # type: ignore[typeddict-item]
+        try:
+            run = await session.submit(prompt, key=key)
+        except Error as error:
+            await session.fail(error)
+            raise
+        try:
+            async with RunStream(run) as stream:
+                yield stream
+                await _settled(run)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await run.cancel("its caller left")
+                await _settled(run)
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close_after(session, run)
+
+    async def _close_after(self, session: Session, run: Run) -> None:
+        await session.drain()
+        try:
+            await run.result()
+        except Error as error:
+            await session.fail(error)
+        else:
+            await session.complete()
+
+    def runs(
+        self, *, session_id: str | None = None, status: RunStatus | str | Collection[RunStatus | str] | None = None
+    ) -> Pages[RunState]:
+        """Runs, newest first: iterate, or await a list."""
+        where = None if session_id is None else SessionId(session_id)
+        return self._core.runs(session_id=where, status=_statuses(RunStatus, status))
+
+    async def run_handle(self, id: str) -> Run:
+        """The handle of a run that is in the log.
+
+        Raises:
+            RunNotFound: There is none of this id.
+        """
+        state = await self._core.log.store.run(RunId(id))
+        return Run(self._core, session_id=state.session_id, run_id=state.id)
+
+    # -- about ------------------------------------------------------------------------------------------------------
+
+    async def probe(self) -> list[Probe]:
+        """What is known of every provider without running a turn."""
+        return [await provider.probe() for provider in self._core.fleet.providers.values()]
+
+    async def store_info(self) -> StoreInfo:
+        """What the store is, where it is, and what a person should know about it."""
+        return await self._core.log.store.info()
+
+
+def open(  # noqa: A001 - the API's own word: agentkeel.open
+    store: str | EventStore | None = None,
+    *,
+    providers: Iterable[Provider | str] = (),
+    read_only: bool = False,
+    redactor: Redactor | None = None,
+    pricing: Pricing | None = None,
+    clock: Clock | None = None,
+    **defaults: Unpack[RunKeywords],
+) -> Manager:
+    """A manager, to be used as `async with`.
+
+    Args:
+        store: `memory:`, `sqlite:PATH`, an object, or None for the SQLite file in the user's data folder.
+        providers: The agents, in order of preference; objects or names. Without any, those that are installed.
+        read_only: Open a store that another process may be writing; nothing can be run.
+        redactor: Takes the place of the default patterns; `Redactor(patterns=())` switches redaction off.
+        pricing: Takes the place of the bundled price list.
+        clock: Takes the place of the system's, for tests.
+        **defaults: Run options that hold where a session or a run says nothing.
+    """
+    return Manager(
+        store,
+        providers=providers,
+        read_only=read_only,
+        redactor=redactor,
+        pricing=pricing,
+        clock=clock,
+        **defaults,
+    )
+
+
+def _statuses(kind: type[Any], given: Any) -> frozenset[Any] | None:
+    if given is None:
+        return None
+    values = [given] if isinstance(given, str) else list(given)
+    try:
+        return frozenset(kind(value) for value in values)
+    except ValueError as error:
+        raise ValidationError(
+            f"{error}. Known are {', '.join(kind)}.", code="invalid_status", details={"got": [str(v) for v in values]}
+        ) from error
+
+
+async def _settled(run: Run) -> None:
+    try:
+        await run.result()
+    except Error:
+        return
+
+
+async def _shielded_close(store: EventStore) -> None:
+    with anyio.CancelScope(shield=True):
+        await store.aclose()
+
+
+def _default_pricing() -> Pricing:
+    from agentkeel.adapters.pricing import GenaiPrices
+
+    return GenaiPrices()
+
+
+async def _reap(process: Mapping[str, Any]) -> None:
+    """What is left of an agent whose manager died is gone."""
+    from agentkeel.adapters.providers._wire.descendants import kill_tree
+
+    await kill_tree(process["pid"], process["start_time"], process["token"])

@@ -1,0 +1,122 @@
+"""From names to things: providers through entry points, stores through their URL. Imported at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from agentkeel.errors import StoreIncompatible, ValidationError
+from agentkeel.ports.provider import Provider
+from agentkeel.ports.store import EventStore
+
+__all__ = ["Fleet", "default_store", "known_providers", "open_store", "provider_named"]
+
+GROUP = "agentkeel.providers"
+FIRST = ("claude", "codex")
+"""The order of preference where nobody says anything."""
+
+
+def known_providers() -> list[str]:
+    """Names of all providers that are installed, ours first."""
+    names = {point.name for point in entry_points(group=GROUP)}
+    return [*(name for name in FIRST if name in names), *sorted(names - {*FIRST})]
+
+
+def provider_named(name: str) -> Provider:
+    """A provider with its defaults.
+
+    Raises:
+        ValidationError: Nobody registered this name.
+    """
+    for point in entry_points(group=GROUP, name=name):
+        return cast("Provider", point.load()())
+    raise unknown_provider(name, known_providers())
+
+
+def unknown_provider(name: str, known: Iterable[str]) -> ValidationError:
+    """The error for a name that nobody has."""
+    names = list(known)
+    return ValidationError(
+        f"There is no provider {name!r}. Known here: {', '.join(names) or 'none'}.",
+        code="invalid_input",
+        details={"provider": name, "known": names},
+    )
+
+
+class Fleet:
+    """The providers of one manager, by name, in order of preference."""
+
+    def __init__(self, providers: Iterable[Provider | str]) -> None:
+        self._providers: dict[str, Provider] = {}
+        for given in providers:
+            provider = provider_named(given) if isinstance(given, str) else given
+            if provider.name in self._providers:
+                raise ValidationError(
+                    f"Two providers are called {provider.name!r}; give one of them another name.",
+                    code="already_exists",
+                    details={"provider": provider.name},
+                )
+            self._providers[provider.name] = provider
+        self._given = bool(self._providers)
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        """What was given, or what was asked for by name since."""
+        return self._providers
+
+    def choose(self, name: str | None) -> Provider:
+        """The provider of this name; without a name, the first one.
+
+        Raises:
+            ValidationError: There is none of this name, or none at all.
+        """
+        if name is None:
+            if self._providers:
+                return next(iter(self._providers.values()))
+            name = next(iter(known_providers()), "claude")
+        if name not in self._providers:
+            if self._given:
+                raise unknown_provider(name, self._providers)
+            self._providers[name] = provider_named(name)
+        return self._providers[name]
+
+
+def default_store() -> str:
+    """The store of whoever names none: a SQLite file in the user's data folder."""
+    import platformdirs
+
+    return f"sqlite:{Path(platformdirs.user_data_dir('agentkeel')) / 'log.db'}"
+
+
+async def open_store(store: str | EventStore | None, *, read_only: bool = False) -> EventStore:
+    """The store that a URL names, open: `memory:`, `sqlite:PATH`. An object is taken as it is.
+
+    Raises:
+        ValidationError: The URL names no kind of store that is known.
+        StoreOwned: Another process writes it.
+        StorageError: It cannot be opened; the message says why and what to do.
+    """
+    if store is not None and not isinstance(store, str):
+        return store
+    kind, colon, place = (store or default_store()).partition(":")
+    match kind:
+        case "memory" if colon and not place:
+            from agentkeel.adapters.stores.memory import MemoryStore
+
+            return MemoryStore()
+        case "sqlite" if place:
+            from agentkeel.adapters.stores.sqlite import SqliteStore
+
+            return await SqliteStore.open(_path(place), read_only=read_only)
+        case "postgresql" | "postgres":
+            raise StoreIncompatible("PostgreSQL stores come in a later release; use sqlite:PATH or memory:.")
+        case _:
+            raise ValidationError(
+                f"{store!r} names no store. Use memory: or sqlite:PATH.", code="invalid_input", details={"store": store}
+            )
+
+
+def _path(place: str) -> Path:
+    return Path(place).expanduser().absolute()

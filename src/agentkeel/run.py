@@ -1,0 +1,176 @@
+"""The handles of one run: `Run` to wait for it or call it off, `RunStream` to watch it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import anyio
+
+from agentkeel.core import events as ev
+from agentkeel.core.events import TERMINAL_TYPES, Event
+from agentkeel.core.ids import RunId, SessionId
+from agentkeel.core.result import RunResult, ToolCall, result_of
+from agentkeel.core.run import RunState, failure_of
+from agentkeel.engine.job import Stop
+from agentkeel.engine.subscription import follow, pages
+from agentkeel.errors import RunTerminal
+from agentkeel.pages import Pages
+from agentkeel.ports.store import EventFilter
+
+if TYPE_CHECKING:
+    from agentkeel.manager import Core
+
+__all__ = ["Run", "RunStream"]
+
+_TOOLS = frozenset({ev.ToolCallStarted.type, ev.ToolCallCompleted.type, ev.ToolCallFailed.type})
+
+
+class Run:
+    """A run that was submitted. It belongs to its manager: who lets go of this handle stops nothing."""
+
+    def __init__(self, core: Core, *, session_id: SessionId, run_id: RunId) -> None:
+        self._core = core
+        self.session_id = session_id
+        self.id = run_id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    @property
+    def run_id(self) -> RunId:
+        """The same as `id`."""
+        return self.id
+
+    async def info(self) -> RunState:
+        """The run as its events tell it by now."""
+        return await self._core.log.store.run(self.id)
+
+    async def result(self) -> RunResult:
+        """The run has ended well; this is what it gave.
+
+        Raises:
+            Error: It ended otherwise; `error.result` has what it said and used until then.
+        """
+        state = await self._ended()
+        result = result_of(state, await self._tool_calls(state))
+        error = failure_of(state)
+        if error is not None:
+            error.result = result
+            raise error
+        return result
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """The run was told to end: an interrupt, a grace, then the agent and all it started are killed. Idempotent.
+
+        A run that waits for a slot ends at once. One that has ended keeps its end.
+        """
+        try:
+            await self._core.queue.stop(self.id, Stop(kind="cancelled", reason=reason))
+        except RunTerminal:
+            await self.info()
+
+    def events(self, *, after: int = 0, types: Collection[str] | None = None) -> Pages[Event]:
+        """The run's events that are in the log now."""
+        where = EventFilter(run_id=self.id, types=types)
+        return Pages(lambda: pages(self._core.log, self.session_id, after=after, where=where))
+
+    async def subscribe(self, *, after: int = 0) -> AsyncIterator[Event]:
+        """The run's events behind `after`, then those to come, up to its terminal event."""
+        state = await self.info()
+        cursor = max(after, state.first_sequence - 1)
+        async for event in follow(self._core.log, self.session_id, after=cursor, where=EventFilter(run_id=self.id)):
+            yield event
+            if event.type in TERMINAL_TYPES:
+                return
+
+    async def _ended(self) -> RunState:
+        job = self._core.queue.job(self.id)
+        if job is not None:
+            await job.done.wait()
+            if job.error is not None:
+                raise job.error
+        state = await self.info()
+        while not state.terminal:
+            async for _event in self.subscribe(after=state.last_sequence):
+                pass
+            state = await self.info()
+        return state
+
+    async def _tool_calls(self, state: RunState) -> tuple[ToolCall, ...]:
+        if not state.tool_calls:
+            return ()
+        calls: dict[str, ToolCall] = {}
+        async for event in self.events(after=state.first_sequence, types=_TOOLS):
+            data = event.data
+            match data:
+                case ev.ToolCallStarted():
+                    calls[data.tool_call_id] = ToolCall(
+                        id=data.tool_call_id, name=data.tool_name, kind=data.kind, input=data.tool_input
+                    )
+                case ev.ToolCallCompleted() | ev.ToolCallFailed():
+                    began = calls.get(data.tool_call_id)
+                    calls[data.tool_call_id] = ToolCall(
+                        id=data.tool_call_id,
+                        name=data.tool_name,
+                        kind=data.kind,
+                        input=began.input if began is not None else data.tool_input,
+                        output=data.tool_output,
+                        exit_code=data.exit_code,
+                        status="completed" if isinstance(data, ev.ToolCallCompleted) else data.reason,
+                    )
+                case _:
+                    pass
+        return tuple(calls.values())
+
+
+class RunStream:
+    """A run to watch: `async for event in stream`, then `await stream.result()`.
+
+    Leaving the stream stops the watching, not the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._events = run.subscribe()
+
+    @property
+    def run_id(self) -> RunId:
+        """The run's id."""
+        return self.run.id
+
+    @property
+    def session_id(self) -> SessionId:
+        """Its session's id."""
+        return self.run.session_id
+
+    async def __aenter__(self) -> RunStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        close = getattr(self._events, "aclose", None)
+        if close is not None:
+            await close()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def next(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109 - the API's own word
+        """The next event; None after the run's last one.
+
+        Raises:
+            TimeoutError: Nothing came in `timeout` seconds. The run goes on; ask again.
+        """
+        with anyio.fail_after(timeout):
+            return await anext(self._events, None)
+
+    async def result(self) -> RunResult:
+        """What the run gave; see `Run.result`."""
+        return await self.run.result()
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """The run was told to end; see `Run.cancel`."""
+        await self.run.cancel(reason)

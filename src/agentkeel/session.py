@@ -1,0 +1,339 @@
+"""The handle of one session."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Unpack
+
+import anyio
+import msgspec
+
+from agentkeel.core import events as ev
+from agentkeel.core.content import Prompt, prompt_of
+from agentkeel.core.events import Body, Draft, Event
+from agentkeel.core.ids import RunId, SessionId, run_id
+from agentkeel.core.result import RunResult
+from agentkeel.core.run import RunState, RunStatus
+from agentkeel.core.session import SessionState, SessionStatus
+from agentkeel.engine.job import Job
+from agentkeel.engine.queue import Line
+from agentkeel.engine.subscription import follow, pages
+from agentkeel.errors import Error, KeyConflict, StateError
+from agentkeel.options import RunKeywords, checked, resolved, storable
+from agentkeel.pages import Pages
+from agentkeel.ports.store import EventFilter
+from agentkeel.run import Run, RunStream
+
+if TYPE_CHECKING:
+    from agentkeel.manager import Core
+
+__all__ = ["Session", "SessionLoad"]
+
+
+class SessionLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session is busy with in this process."""
+
+    session_id: SessionId
+    in_flight_runs: tuple[RunId, ...]
+    queued_runs: tuple[RunId, ...]
+    max_concurrent_runs: int
+    max_queued_runs: int
+    subscribers: int
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many runs are at work."""
+        return len(self.in_flight_runs)
+
+    @property
+    def queued_count(self) -> int:
+        """How many wait for a slot."""
+        return len(self.queued_runs)
+
+
+class Session:
+    """A line of runs over one log. The handle keeps nothing of the log: any number of them may exist, anywhere.
+
+    Awaiting a handle checks that the session is there, and gives the handle.
+    """
+
+    def __init__(self, core: Core, id: SessionId, defaults: Mapping[str, Any] | None = None) -> None:
+        self._core = core
+        self.id = id
+        self._defaults = dict(defaults or {})
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    def __await__(self) -> Generator[Any, None, Session]:
+        return self._checked().__await__()
+
+    async def _checked(self) -> Session:
+        await self.info()
+        return self
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    async def info(self) -> SessionState:
+        """The session as its events tell it: status, agent_id, provider, metadata, tags and so on."""
+        return await self._core.log.store.session(self.id)
+
+    async def status(self) -> SessionLoad:
+        """What it is busy with in this process."""
+        line = await self._line()
+        return SessionLoad(
+            session_id=self.id,
+            in_flight_runs=tuple(line.running),
+            queued_runs=tuple(job.run_id for job in line.waiting),
+            max_concurrent_runs=line.slots,
+            max_queued_runs=line.places,
+            subscribers=self._core.log.tails.watchers(self.id),
+        )
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    async def run(self, prompt: str | Sequence[str] | Prompt, **options: Unpack[RunKeywords]) -> RunResult:
+        """The prompt was carried out; this is the result.
+
+        Raises:
+            Error: The run failed; `error.result` has what it said and used until then.
+        """
+        return await (await self.submit(prompt, **options)).result()
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str | Sequence[str] | Prompt, **options: Unpack[RunKeywords]
+    ) -> AsyncIterator[RunStream]:
+        """The run is under way and can be watched. Leaving the block stops the watching, not the run."""
+        async with RunStream(await self.submit(prompt, **options)) as stream:
+            yield stream
+
+    async def submit(self, prompt: str | Sequence[str] | Prompt, **options: Unpack[RunKeywords]) -> Run:
+        """The run is in the log, and works or waits for a slot. It goes on whatever happens to the caller.
+
+        Raises:
+            ValidationError: The prompt or an option is impossible. Nothing was stored.
+            AtCapacity: Too many runs wait. Nothing was stored.
+            StateError: The session takes no runs.
+            KeyConflict: The key names a run with another prompt.
+            SessionNotFound: There is no such session.
+        """
+        words = prompt_of(prompt)
+        given = checked(options, allowed=RunKeywords)
+        state = await self.info()
+        merged = {**self._core.defaults, **_stored(state), **self._defaults, **given}
+        provider = self._core.fleet.choose(merged.get("provider"))
+        workspace = merged.get("workspace") or self._core.workspace
+        key = given.get("key")
+        digest = _digest(words)
+        if key is not None:
+            recorded = await self._core.log.store.run_by_key(self.id, key)
+            if recorded is not None:
+                return self._joined(recorded, key, digest)
+        line = await self._line(state)
+        with line.place():
+            identity = run_id(self._core.clock.entropy())
+            job = Job(
+                run_id=identity,
+                session_id=self.id,
+                provider=provider,
+                prompt=words,
+                approver=merged.get("on_permission"),
+                options=resolved(
+                    {**merged, "system_prompt": state.system_prompt},
+                    workspace=workspace,
+                    scratch=self._core.scratch / self.id,
+                ),
+            )
+            queued = ev.RunQueued(
+                provider=provider.name,
+                model=job.options.model,
+                workspace=workspace,
+                timeout=job.options.timeout,
+                key=key,
+                options={**storable(merged), "prompt_digest": digest},
+                metadata=merged.get("metadata") or {},
+            )
+            events = await self._core.log.append(
+                self.id,
+                [
+                    Draft(
+                        data=queued,
+                        run_id=identity,
+                        source="user",
+                        provider=provider.name,
+                        key=None if key is None else f"run:{key}",
+                    ),
+                    Draft(
+                        data=ev.MessageSent(content=words.text),
+                        run_id=identity,
+                        source="user",
+                        correlation_id=job.options.correlation_id,
+                    ),
+                ],
+            )
+            if events[0].run_id != identity:
+                return self._joined(await self._core.log.store.run(_run_of(events[0])), key or "", digest)
+            self._core.queue.add(line, job)
+        return Run(self._core, session_id=self.id, run_id=identity)
+
+    def _joined(self, recorded: RunState, key: str, digest: str) -> Run:
+        if recorded.options.get("prompt_digest") != digest:
+            raise KeyConflict(
+                f"The key {key!r} names run {recorded.id}, which had another prompt. Nothing was stored.",
+                details={"key": key, "run_id": recorded.id},
+            )
+        return Run(self._core, session_id=self.id, run_id=recorded.id)
+
+    def runs(self, *, status: Collection[RunStatus] | None = None) -> Pages[RunState]:
+        """The session's runs, newest first."""
+        return self._core.runs(session_id=self.id, status=status)
+
+    # -- the log ----------------------------------------------------------------------------------------------------
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        run_id: RunId | str | None = None,
+        types: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> Pages[Event]:
+        """What is in the log now, in order: iterate, or await a list. `after` and `before` are sequences, exclusive."""
+        where = EventFilter(run_id=None if run_id is None else RunId(run_id), types=types, before=before)
+
+        async def read() -> AsyncIterator[Event]:
+            count = 0
+            async for event in pages(self._core.log, self.id, after=after, where=where):
+                if limit is not None and count >= limit:
+                    return
+                count += 1
+                yield event
+
+        return Pages(read)
+
+    def subscribe(
+        self,
+        *,
+        after: int = 0,
+        run_id: RunId | str | None = None,
+        types: Collection[str] | None = None,
+    ) -> AsyncIterator[Event]:
+        """Everything behind `after`, then what comes; each event once, in order. Come back with `event.sequence`.
+
+        Ends when the session has ended. Raises what `engine.subscription.follow` raises.
+        """
+        where = EventFilter(run_id=None if run_id is None else RunId(run_id), types=types)
+        return follow(self._core.log, self.id, after=after, where=None if where == EventFilter() else where)
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        """The session starts no more runs; those at work go on, those that wait keep their place."""
+        line = await self._line()
+        await self._move(ev.SessionPaused())
+        line.paused = True
+
+    async def resume(self) -> None:
+        """The session starts runs again."""
+        await self._move(ev.SessionResumed())
+        line = await self._line()
+        line.paused = False
+        self._core.queue.fill(line)
+
+    async def complete(self) -> None:
+        """The session has ended well. Ending it twice changes nothing.
+
+        Raises:
+            StateError: Runs are at work or waiting; drain or cancel it.
+        """
+        if not await self._ended_as(SessionStatus.COMPLETED):
+            await self._end(ev.SessionCompleted())
+
+    async def fail(self, error: BaseException | str) -> None:
+        """The session has ended badly, because of `error`.
+
+        Raises:
+            StateError: Runs are at work or waiting; drain or cancel it.
+        """
+        if isinstance(error, Error):
+            body = ev.SessionFailed(
+                error_code=error.code,
+                error_message=error.message,
+                provider_error=error.provider_error,
+                details=error.details,
+            )
+        else:
+            body = ev.SessionFailed(error_code="internal_error", error_message=str(error) or repr(error))
+        if not await self._ended_as(SessionStatus.FAILED):
+            await self._end(body)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """All its runs were called off and have ended; so has the session."""
+        if await self._ended_as(SessionStatus.CANCELLED):
+            return
+        await self.interrupt(reason)
+        await self.drain()
+        await self._end(ev.SessionCancelled(reason=reason))
+
+    async def interrupt(self, reason: str | None = None) -> None:
+        """Every run of the session in this process was told to end. The session takes further runs."""
+        for job in self._core.queue.jobs(self.id):
+            await Run(self._core, session_id=self.id, run_id=job.run_id).cancel(reason)
+
+    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the API's own word
+        """No run of the session in this process works or waits; new ones were refused meanwhile.
+
+        Raises:
+            TimeoutError: Some still do after `timeout` seconds. They go on.
+        """
+        with anyio.fail_after(timeout):
+            await self._core.queue.drain(self.id)
+
+    async def stop(self) -> None:
+        """No agent of the session lives: its runs were called off, its warm agents ended. The log stays as it is."""
+        await self.interrupt("the session was stopped")
+        await self.drain()
+        await self._core.connections.close_session(self.id)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _line(self, state: SessionState | None = None) -> Line:
+        state = state or await self.info()
+        line = self._core.queue.line(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs)
+        line.paused = state.status is SessionStatus.PAUSED
+        return line
+
+    async def _move(self, body: Body) -> None:
+        await self._core.log.append(self.id, [Draft(data=body, source="user")])
+
+    async def _ended_as(self, status: SessionStatus) -> bool:
+        return (await self.info()).status is status
+
+    async def _end(self, body: Body) -> None:
+        line = await self._line()
+        if not line.quiet:
+            raise StateError(
+                f"Session {self.id} has runs at work or waiting, so it cannot end. Drain it, or cancel it.",
+                details={"session_id": self.id, "runs": [job.run_id for job in self._core.queue.jobs(self.id)]},
+            )
+        await self._core.connections.close_session(self.id)
+        await self._move(body)
+
+
+def _stored(state: SessionState) -> dict[str, Any]:
+    """The defaults that the session's own log has for its runs."""
+    own = {"provider": state.provider, "workspace": state.workspace, "continuity": state.continuity}
+    return {**state.options, **{name: value for name, value in own.items() if value is not None}}
+
+
+def _digest(prompt: Prompt) -> str:
+    return hashlib.blake2b(msgspec.json.encode(prompt), digest_size=16).hexdigest()
+
+
+def _run_of(event: Event) -> RunId:
+    assert event.run_id is not None
+    return event.run_id
