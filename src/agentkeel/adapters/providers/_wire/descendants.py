@@ -38,7 +38,9 @@ __all__ = [
     "become_subreaper",
     "family",
     "kill_tree",
+    "limit_option",
     "mark_limit",
+    "may_limit",
     "start_time_of",
     "sweep",
 ]
@@ -46,6 +48,7 @@ __all__ = [
 MARK = "AGENTKEEL_PROCESS"
 _PR_SET_CHILD_SUBREAPER = 36
 _RLIMIT_LOCKS = 10
+_MARK_DIGITS = 15  # Hexadecimal: stays below the largest value a limit can have.
 _SWEEP_SECONDS = 5.0
 
 
@@ -89,12 +92,27 @@ def become_subreaper() -> bool:
 
 def mark_limit(pid: int, token: str) -> bool:
     """`pid` and all it will start carry the mark of `token` in their limits. False if the system refuses."""
-    value = _limit_of(token)
     try:
-        resource.prlimit(pid, _RLIMIT_LOCKS, (value, value))
+        _, hard = resource.getrlimit(_RLIMIT_LOCKS)
+        resource.prlimit(pid, _RLIMIT_LOCKS, (_limit_of(token), hard))
     except (AttributeError, OSError, ValueError):
         return False  # Not Linux, gone already, or a lower limit binds us: the variable is still there.
     return True
+
+
+def limit_option(token: str) -> str:
+    """The mark as an option of prlimit(1). Only the soft limit is set, so a program inside may set another mark."""
+    return f"--locks={_limit_of(token)}:"
+
+
+@functools.cache
+def may_limit() -> bool:
+    """Whether every mark is below the hard limit we were born with, as it is unless somebody set one."""
+    try:
+        _, hard = resource.getrlimit(_RLIMIT_LOCKS)
+    except (OSError, ValueError):
+        return False
+    return hard == resource.RLIM_INFINITY or hard >= 16**_MARK_DIGITS
 
 
 def start_time_of(pid: int) -> int:
@@ -103,17 +121,24 @@ def start_time_of(pid: int) -> int:
     return member.start_time if member else 0
 
 
-def family(identity: ProcessIdentity) -> list[Member]:
-    """All living or zombie processes that belong to `identity`, itself too, by one walk over /proc."""
+def family(identity: ProcessIdentity, *, own_child: bool) -> list[Member]:
+    """All living or zombie processes that belong to `identity`, itself too, by one walk over /proc.
+
+    Args:
+        own_child: It is our own child and not reaped yet, so the pid is surely its own. Otherwise it must be marked.
+    """
     # Nothing older than the first of the family can belong to it, which spares most of the reading.
     everyone = [
         member for member in _everyone() if member.start_time >= identity.start_time and member.pid != os.getpid()
     ]
-    first_is_ours = any(m.pid == identity.pid and m.start_time == identity.start_time for m in everyone)
+    first_is_ours = any(
+        m.pid == identity.pid and m.start_time == identity.start_time and (own_child or _marked(m.pid, identity.token))
+        for m in everyone
+    )
     ours = {
         member.pid
         for member in everyone
-        if (first_is_ours and member.session == identity.pid) or _marked(member.pid, identity.token)
+        if (first_is_ours and identity.pid in {member.pid, member.session}) or _marked(member.pid, identity.token)
     }
     children: dict[int, list[int]] = {}
     for member in everyone:
@@ -128,14 +153,14 @@ def sweep(identity: ProcessIdentity, *, leader: bool, seconds: float = _SWEEP_SE
     Walks until a walk finds nobody, so what is forked in between is found too.
 
     Args:
-        leader: Whether the first process is killed and reaped as well; False leaves it, dead or alive, to its owner.
+        leader: Whether the first process is killed and reaped as well. False: it is our own child, and stays unreaped.
         seconds: When to give up on processes that do not die.
     """
     deadline = time.monotonic() + seconds
     killed: list[int] = []
     pause = 0.001
     while True:
-        members = [m for m in family(identity) if leader or m.pid != identity.pid]
+        members = [m for m in family(identity, own_child=not leader) if leader or m.pid != identity.pid]
         alive = [m for m in members if not m.zombie]
         for member in alive:
             if _signal(member, signal.SIGKILL) and member.pid not in killed:
@@ -192,8 +217,7 @@ def _look_at(pid: int) -> Member | None:
 
 
 def _limit_of(token: str) -> int:
-    # 15 hexadecimal digits stay below the largest value a limit can have.
-    return int(token[:15], 16)
+    return int(token[:_MARK_DIGITS], 16)
 
 
 def _marked(pid: int, token: str) -> bool:
