@@ -199,6 +199,11 @@ class Tail:
         return True
 
     @property
+    def kept(self) -> bytes:
+        """The last bytes, as many as the limit allows."""
+        return bytes(self._bytes[-self._limit :])
+
+    @property
     def text(self) -> str:
         """The last 200 lines within the last 16,384 bytes, cut between characters; bad UTF-8 is replaced."""
         tail = bytes(self._bytes[-min(self._limit, STDERR_MAX_BYTES) :])

@@ -80,6 +80,7 @@ class Process:
         waiting_bytes: int = 4 << 20,
         spill_bytes: int = SPILL_BYTES,
         max_line_bytes: int = MAX_LINE_BYTES,
+        splitter: Splitter | None = None,
     ) -> AsyncGenerator[Process]:
         """The program runs inside the block, and is gone after it.
 
@@ -90,11 +91,13 @@ class Process:
             grace: Seconds between TERM and KILL.
             stderr_bytes: How much of the end of stderr is kept.
             waiting_bytes: How much of stdout may wait for `next_lines` before the child is made to wait.
+            splitter: What cuts stdout into lines, where they are not lines: `scratch` and the two limits are then its own.
         Raises:
             ProviderUnavailable: The program is missing or cannot be run; `details["kind"]` says which.
             ValidationError: `cwd` is no folder we can enter, or an argument cannot be passed.
         """
-        splitter = Splitter(scratch=scratch, spill_bytes=spill_bytes, max_bytes=max_line_bytes)
+        if splitter is None:
+            splitter = Splitter(scratch=scratch, spill_bytes=spill_bytes, max_bytes=max_line_bytes)
         child = await spawn(Plan(argv=tuple(argv), cwd=Path(cwd), env=env, stdin=stdin))
         try:
             process = cls(child, splitter=splitter, waiting_bytes=waiting_bytes, stderr_bytes=stderr_bytes, grace=grace)
@@ -190,6 +193,16 @@ class Process:
     def stderr_tail(self) -> str:
         """The end of what the child wrote to stderr: at most 200 lines and 16,384 bytes."""
         return self._tail.text
+
+    @property
+    def stderr(self) -> bytes:
+        """The last `stderr_bytes` bytes the child wrote to stderr, as they came."""
+        return self._tail.kept
+
+    @property
+    def stderr_total(self) -> int:
+        """How many bytes the child wrote to stderr."""
+        return self._tail.total
 
     @property
     def stderr_truncated(self) -> bool:
