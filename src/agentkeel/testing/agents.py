@@ -343,13 +343,17 @@ def _local(template: str) -> str:
 
 
 def _platform() -> _Platform:
-    machine = (platform.system(), platform.machine())
+    machine = _machine()
     if machine not in _PLATFORMS:
         known = ", ".join(f"{system} {cpu}" for system, cpu in _PLATFORMS)
         raise InstallError(
             f"no programs for {' '.join(machine)}; there are some for {known}", code="platform_unsupported"
         )
     return _PLATFORMS[machine]
+
+
+def _machine() -> tuple[str, str]:
+    return platform.system(), platform.machine()
 
 
 if __name__ == "__main__":
