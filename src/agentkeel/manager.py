@@ -127,8 +127,9 @@ class Manager:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        # The error of the block is not shown to the task group inside, which would wrap it into a group of errors.
+        await self._stack.__aexit__(None, None, None)
 
     async def _open(self) -> None:
         stack = self._stack
