@@ -459,8 +459,21 @@ async def test_the_prompt_and_its_tool_results_pick_the_reply_without_any_memory
         assert "no reply after 1 tool results" in await said(server, messages("lint", *tool_round("1"), **tools))
 
 
-async def test_what_an_agent_puts_into_the_users_mouth_is_no_prompt() -> None:
-    resumed = {"role": "user", "content": "Your response above was cut off mid-stream. Resume directly from where"}
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your response above was cut off mid-stream. Resume directly from where it stops",
+        "Your response above was stopped by a safety classifier",
+        "Output token limit hit. Resume directly",
+        "[Request interrupted by user]",
+        "<system-reminder>Be good.</system-reminder>",
+        "<task-notification>The command ended.</task-notification>",
+        "<environment_context><cwd>/</cwd></environment_context>",
+        "# AGENTS.md instructions for /",
+    ],
+)
+async def test_what_an_agent_puts_into_the_users_mouth_is_no_prompt(text: str) -> None:
+    resumed = {"role": "user", "content": text}
     async with ModelServer(ByPrompt({"Hi": [Reply(Say("a"), Cut()), "b"]})) as server:
         await exchange(server, messages())
         assert await said(server, messages("Hi", {"role": "assistant", "content": "a"}, resumed, stream=False)) == "b"
