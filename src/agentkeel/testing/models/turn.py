@@ -84,7 +84,7 @@ class WireFormat(Protocol):
         ...
 
 
-def turn_of(reply: Reply, request: ModelRequest, *, id: str) -> Turn:  # noqa: A002
+def turn_of(reply: Reply, request: ModelRequest, *, id: str) -> Turn:
     """Make `reply` ready to answer `request`; `id` tells it from every other answer.
 
     Raises:
