@@ -31,7 +31,7 @@ class Matcher(Protocol):
     max_length: int
 
     def anchors(self) -> Iterator[tuple[str, str]]:
-        """Gates and literals to look for; none if `search` has to look by itself."""
+        """Gates and literals to look for, ASCII in lower case; none if `search` has to look by itself."""
         ...
 
     def search(self, text: str) -> Iterator[int]:
@@ -71,6 +71,8 @@ class Expression:
             ) from error
 
     def anchors(self) -> Iterator[tuple[str, str]]:
+        if not all(literal.isascii() for literal in self._pattern.literals):
+            return
         for literal in self._pattern.literals:
             low = literal.lower()
             gates = [gate.lower() for gate in self._pattern.gates if gate.lower() in low]

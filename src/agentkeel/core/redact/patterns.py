@@ -27,7 +27,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     regex: str
     """If it has groups, only the group that matched is the secret; else the whole match is."""
     literals: tuple[str, ...] = ()
-    """Case-blind. Every match must BEGIN with one of them. Empty: the expression searches every text."""
+    """Case-blind ASCII. Every match must BEGIN with one of them. Empty: the expression searches every text."""
     gates: tuple[str, ...] = ()
     """Case-blind texts of which one is in every match, cheaper to look for than many literals. Empty: the literals."""
     start: str | None = None
@@ -178,21 +178,21 @@ DEFAULT: tuple[Pattern, ...] = (
             either(literal("basic", any_case=True), literal("token", any_case=True)), chars("[ \\t]", 1, 4),
             secret(chars("[A-Za-z0-9._~+/=-]", 8, None)),
         ),
-        "authorization",
+        "authorization", gates=("auth",),
     ),
     _assignment("password", "password", "passwd", gates=("passw",)),
     # Not PWD: that is a shell's folder.
     _pattern("pwd", then(either(literal("pwd"), literal("Pwd")), _SPACES, chars("[=]"), _SPACES, _BARE), "pwd"),
-    _assignment("api-key", *_spelled("api_key"), gates=("key",)),
-    _assignment("secret-key", *_spelled("secret_key"), gates=("key",)),
-    _assignment("aws-secret-key", *_spelled("secret_access_key"), gates=("key",)),
-    _assignment("access-token", *_spelled("access_token"), gates=("token",)),
-    _assignment("auth-token", *_spelled("auth_token"), gates=("token",)),
+    _assignment("api-key", *_spelled("api_key"), gates=("api",)),
+    _assignment("secret-key", *_spelled("secret_key"), gates=("secret",)),
+    _assignment("aws-secret-key", *_spelled("secret_access_key"), gates=("secret",)),
+    _assignment("access-token", *_spelled("access_token"), gates=("access",)),
+    _assignment("auth-token", *_spelled("auth_token"), gates=("auth",)),
     _assignment("database-url", "DATABASE_URL", any_case=False, gates=("_url",)),
     _assignment("redis-url", "REDIS_URL", any_case=False, gates=("_url",)),
-    _assignment("secret-key-base", "SECRET_KEY_BASE", any_case=False, gates=("key",)),
-    _assignment("encryption-key", "ENCRYPTION_KEY", any_case=False, gates=("key",)),
-    _assignment("private-key-value", "PRIVATE_KEY", any_case=False, gates=("key",)),
+    _assignment("secret-key-base", "SECRET_KEY_BASE", any_case=False, gates=("secret",)),
+    _assignment("encryption-key", "ENCRYPTION_KEY", any_case=False),
+    _assignment("private-key-value", "PRIVATE_KEY", any_case=False),
     _pattern(
         "connection-string",
         then(either(*map(literal, _SCHEMES)), _DATABASE_LOGIN), *_SCHEMES, gates=("://",),

@@ -55,8 +55,8 @@ class Redactor:
     matchers: tuple[Matcher, ...]
     unanchored: tuple[int, ...]
     """Matchers that no literal announces."""
-    beginnings: frozenset[str]
-    """Every way a literal can be cut off, folded: what a stream holds back at its end."""
+    beginnings: dict[str, tuple[str, ...]]
+    """Every way a literal can be cut off, folded, by last character, longest first: where a stream must wait."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Redactor:
             for number, matcher in enumerate(self.matchers)
             for gate, literal in matcher.anchors()
         ]
-        self.beginnings = frozenset(literal[:length] for _, literal, _ in anchors for length in range(1, len(literal)))
+        self.beginnings = _beginnings(literal for _, literal, _ in anchors)
         anchored = {number for _, _, number in anchors}
         self.unanchored = tuple(number for number in range(len(self.matchers)) if number not in anchored)
         self._scanner = Scanner(
@@ -208,3 +208,11 @@ class Redactor:
             else:
                 merged.append((first, last, number))
         return [span for span in merged if text[span[0] : span[1]] not in self._done]
+
+
+def _beginnings(literals: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    cut_off = {literal[:length] for literal in literals for length in range(1, len(literal))}
+    by_last: dict[str, list[str]] = {}
+    for beginning in sorted(cut_off, key=len, reverse=True):
+        by_last.setdefault(beginning[-1], []).append(beginning)
+    return {last: tuple(beginnings) for last, beginnings in by_last.items()}

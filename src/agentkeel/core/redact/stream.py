@@ -27,7 +27,7 @@ class _Finds(Protocol):
     @property
     def unanchored(self) -> tuple[int, ...]: ...
     @property
-    def beginnings(self) -> frozenset[str]: ...
+    def beginnings(self) -> dict[str, tuple[str, ...]]: ...
     def hits(self, text: str) -> Hits: ...
     def matches(self, text: str, hits: Hits) -> list[tuple[Match, int]]: ...
     def replaced(self, text: str, matches: list[tuple[Match, int]]) -> str: ...
@@ -41,7 +41,7 @@ class StreamRedactor:
 
     def __init__(self, redactor: _Finds) -> None:
         self._redactor = redactor
-        self._longest = max((len(beginning) for beginning in redactor.beginnings), default=0)
+        self._longest = max((len(each[0]) for each in redactor.beginnings.values()), default=1)
         self._held = ""
         self._dropping: Matcher | None = None
         self._sample = ""
@@ -98,10 +98,9 @@ class StreamRedactor:
         """Where the end of `buffer` could be the beginning of a literal; its length if nowhere."""
         size = len(buffer)
         tail = fold(buffer[-self._longest :])
-        beginnings = self._redactor.beginnings
-        for length in range(len(tail), 0, -1):
-            if tail[-length:] in beginnings:
-                return size - length
+        candidates = self._redactor.beginnings.get(tail[-1:])
+        if candidates and tail.endswith(candidates):
+            return size - next(len(candidate) for candidate in candidates if tail.endswith(candidate))
         return size
 
     def _overflow(self, buffer: str, place: int, matcher: Matcher, matches: list[tuple[Match, int]]) -> str:
