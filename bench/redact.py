@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from agentkeel.core.redact import DEFAULT, PLAIN, Redactor
 
-WORDS = [
-    *["the", "task", "of", "this", "session", "is", "to", "run", "code", "and", "print", "self", "return", "def", "import", "value", "for", "item", "in", "list", "str", "none", "true", "path", "file", "test", "error", "with", "open", "name", "args", "key", "data", "token", "class", "async", "await", "message", "stream", "risk", "ask", "though", "high"]
-]
+SENTENCES = (
+    "the task of this session is to run code and print self return def import value for item in list str none true",
+    "path file test error with open name args key data token class async await message stream risk ask though high",
+)
+WORDS = [word for sentence in SENTENCES for word in sentence.split()]
 JOINS = [" "] * 8 + ["_", ", ", ".\n", " = ", ": ", "-", "/", "()", '"']
 
 
