@@ -20,6 +20,7 @@ __all__ = ["Account", "usage_of_message", "usage_of_model"]
 
 _NOTHING = Usage()
 _MONEY = Decimal("1e-9")
+_TOO_MUCH = 1e9
 
 
 class Account:
@@ -76,7 +77,7 @@ class Account:
     def _add_cost(self, models: Mapping[str, Any]) -> None:
         for entry in models.values():
             cost = entry.get("costUSD") if isinstance(entry, dict) else None
-            if isinstance(cost, int | float):
+            if isinstance(cost, int | float) and 0 <= cost < _TOO_MUCH:
                 self._cost = (self._cost or Decimal(0)) + Decimal(repr(cost))
                 self._priced = self._priced and entry.get("costBasis") != "unknown"
 

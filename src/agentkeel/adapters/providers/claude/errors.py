@@ -131,19 +131,19 @@ def code_for(seen: Symptoms) -> str:
 def failed(provider: str, seen: Symptoms) -> Error:
     """The error of a turn that the program itself called a failure."""
     code = code_for(seen)
-    words = seen.text.strip() or "it gave no reason"
+    words = _sentence(seen.text[:500])
     advice = _ADVICE.get(code, "All it said is kept in the log.")
     kinds = (seen.assistant_error, seen.terminal_reason, seen.subtype)
     named = next((kind for kind in kinds if kind not in {None, "unknown", "success", "completed"}), None)
     return failure(
         code,
-        f"{provider} ended its turn with an error: {words[:500]} What it did before is in the log. {advice}",
+        f"{provider} ended its turn with an error: {words} What it did before is in the log. {advice}",
         details={
             name: value
             for name in ("subtype", "terminal_reason", "stop_reason", "assistant_error", "status")
             if (value := getattr(seen, name)) is not None
         },
-        provider_error=ProviderFailure.of("claude", named or "unknown", words[:2000]),
+        provider_error=ProviderFailure.of("claude", named or "unknown", seen.text.strip()[:2000]),
         retry_after=seen.retry_after if code == "provider_rate_limited" else None,
     )
 
@@ -164,13 +164,18 @@ def not_started(provider: str, how: str, *, exit_code: int | None, stderr: str, 
     code = code_for(seen) if seen is not None else "agent_start_failed"
     if code == "provider_error":
         code = "agent_start_failed"
-    words = (seen.text if seen is not None else "") or stderr.strip().partition("\n")[0] or "it gave no reason"
+    words = (seen.text if seen is not None else "") or stderr.strip().partition("\n")[0]
     advice = _ADVICE.get(code, "Nothing was sent to it; check its options and its version.")
     return failure(
         code,
-        f"{provider} could not start: {how}, saying: {words[:500]} {advice}",
+        f"{provider} could not start: {how}, saying: {_sentence(words[:500])} {advice}",
         details={"exit_code": exit_code},
         provider_error=ProviderFailure.of(
             "claude", "process_error", words[:2000], exit_code=exit_code, stderr=stderr or None
         ),
     )
+
+
+def _sentence(words: str) -> str:
+    plain = words.strip() or "it gave no reason"
+    return plain if plain.endswith((".", "!", "?")) else f"{plain}."

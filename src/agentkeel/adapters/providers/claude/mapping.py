@@ -49,6 +49,7 @@ DROPPED: Mapping[str, str] = {
     "keep_alive": "no content",
     "system.session_state_changed": "read for its state",
     "system.background_tasks_changed": "read for its list; each task's own lines are kept",
+    "system.permission_denied": "read for the call it refuses; the call's own result says why",
     "system.status": "a spinner's text",
     "system.thinking_tokens": "an estimate while thinking; the real count comes with the usage",
     "system.task_progress": "a counter ticking; the task's end is kept",
@@ -193,7 +194,7 @@ class Mapper:
                 self._say(*self._account.message(streaming.model, usage_of_message(streaming.usage, {})))
         self._say(*self._calls.abandon())
         self._withdraw(*self._asked)
-        if not turn.began:
+        if turn.held:
             self._begin(self._began)
         self._turn = self._streaming = None
         self.alive = False
@@ -245,6 +246,9 @@ class Mapper:
         streaming = self._streaming
         match event.get("type"):
             case "message_start":
+                self._close_message(None)
+                if self._turn is not None:
+                    self._tell_error(self._turn)
                 self._streaming = _Streaming(record(event.get("message")))
             case "content_block_start" if streaming is not None:
                 streaming.text.clear()
@@ -363,7 +367,6 @@ class Mapper:
                 self._api_retry(message)
             case "permission_denied":
                 self._calls.deny(string(message.get("tool_use_id")))
-                self._unknown("system.permission_denied", raw)
             case subtype:
                 self._unknown(f"system.{subtype}", raw)
 

@@ -23,10 +23,10 @@ def status_of(result: Message) -> Status:
 
     `subtype` alone means nothing: a refused key is a "success" too, with `is_error`.
     """
-    if result.get("terminal_reason") in ABORTED:
+    if string(result.get("terminal_reason")) in ABORTED:
         return "interrupted"
     sound = result.get("subtype") == "success" and result.get("is_error") is False
-    return "completed" if sound and result.get("stop_reason") not in _CUT_SHORT else "failed"
+    return "completed" if sound and string(result.get("stop_reason")) not in _CUT_SHORT else "failed"
 
 
 def symptoms_of(result: Message, error: Message | None, retry: Message | None, *, quota_rejected: bool) -> Symptoms:
