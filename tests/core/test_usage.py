@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkeel.core.usage import Meter, Usage
@@ -19,9 +19,7 @@ usages = st.builds(
 
 
 def test_total_counts_cached_tokens_and_does_not_count_reasoning_twice() -> None:
-    usage = Usage(
-        input_tokens=1, output_tokens=20, cache_read_tokens=300, cache_write_tokens=4000, reasoning_tokens=15
-    )
+    usage = Usage(input_tokens=1, output_tokens=20, cache_read_tokens=300, cache_write_tokens=4000, reasoning_tokens=15)
     assert usage.total_tokens == 4321
 
 
@@ -65,12 +63,14 @@ def test_delta_reports_add_up_even_when_they_are_equal() -> None:
     assert meter.total == Usage(input_tokens=21)
 
 
+@settings(deadline=None)
 @given(usages, usages, usages)
 def test_adding_is_associative_and_minus_takes_back_what_was_added(a: Usage, b: Usage, c: Usage) -> None:
     assert (a + b) + c == a + (b + c)
     assert (a + b).minus(b) == a
 
 
+@settings(deadline=None)
 @given(st.lists(usages, max_size=8), st.data())
 def test_any_mix_of_repeated_cumulative_reports_never_counts_a_token_twice(
     steps: list[Usage], data: st.DataObject
@@ -88,6 +88,7 @@ def test_any_mix_of_repeated_cumulative_reports_never_counts_a_token_twice(
 
 
 @pytest.mark.parametrize("reports", ["delta", "cumulative"])
+@settings(deadline=None)
 @given(steps=st.lists(usages, max_size=6))
 def test_a_meter_survives_being_stored_between_two_reports(reports: str, steps: list[Usage]) -> None:
     meter = Meter(reports=reports)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkeel.core.redact import DEFAULT, PLAIN, Pattern, Redactor
@@ -46,6 +46,7 @@ noise = st.text(st.sampled_from("aZ0 .,:=@/\\\"'-_\n[]{}é漢İK"), max_size=6)
 texts = st.lists(st.one_of(pieces, noise), max_size=6).map("".join)
 
 
+@settings(deadline=None)
 @given(texts, st.lists(st.integers(min_value=0, max_value=2000), max_size=8))
 def test_any_text_cut_anywhere_equals_the_whole(text: str, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -53,6 +54,7 @@ def test_any_text_cut_anywhere_equals_the_whole(text: str, cuts: list[int]) -> N
     assert streamed(REDACTOR, *chunks) == REDACTOR.text(text)
 
 
+@settings(deadline=None)
 @given(texts, st.integers(min_value=1, max_value=7))
 def test_small_pieces_equal_the_whole(text: str, size: int) -> None:
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
@@ -109,6 +111,7 @@ def test_a_key_block_that_never_ends_is_redacted_above_the_hold_back() -> None:
     assert streamed(REDACTOR, *(text[at : at + 500] for at in range(0, len(text), 500))) == "x [REDACTED]"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["TICKET-1234", "TICKET-", "1234", " 5678 9012 3456", " ", "x"]), max_size=8))
 def test_user_patterns_stream_too(chunks: list[str]) -> None:
     mine = (
