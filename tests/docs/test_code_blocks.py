@@ -9,10 +9,12 @@ change that: `no-run` only compiles, `agents` runs with the real agent programs.
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,20 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
         cwd=work, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("line", CONSOLE)
+def test_console_command_exists(line: str) -> None:
+    program, *words = shlex.split(line)
+    if program.startswith(("scripts/", ".ci/")):
+        assert os.access(ROOT / program, os.X_OK)
+    elif program in {"agentkeel", "keel"}:
+        if not (ROOT / "src" / "agentkeel" / "cli" / "entry.py").exists():
+            pytest.skip("there is no command line yet")
+        app = import_module("agentkeel.cli.entry").app
+        app.parse_args(words, exit_on_error=False, print_error=False)
+    else:
+        assert program in {"uv", "pip"}, f"{program} is no program that a document may ask for"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
