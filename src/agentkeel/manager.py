@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import anyio
 import anyio.abc
@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from agentkeel.adapters.clock import SystemClock
 from agentkeel.adapters.notifiers.local import LocalNotifier
+from agentkeel.adapters.pricing import GenaiPrices
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt
 from agentkeel.core.events import Draft
@@ -44,6 +45,7 @@ from agentkeel.session import Session
 __all__ = ["Core", "Manager", "open"]
 
 _PAGE = 200
+Status = TypeVar("Status", SessionStatus, RunStatus)
 _SESSION_ONLY = SessionKeywords.__annotations__.keys() - RunKeywords.__annotations__.keys()
 
 
@@ -61,6 +63,7 @@ class Core:
         defaults: Mapping[str, Any],
         workspace: str,
         scratch: Path,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self.log = log
         self.fleet = fleet
@@ -70,6 +73,8 @@ class Core:
         self.defaults = defaults
         self.workspace = workspace
         self.scratch = scratch
+        self.prepare = prepare
+        """Called before a run is queued: begins what takes long and will be needed."""
 
     def runs(
         self, *, session_id: SessionId | None = None, status: Collection[RunStatus] | None = None
@@ -141,7 +146,7 @@ class Manager:
         log = Log(store, LocalNotifier(), self._redactor)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         connections = Connections(tasks, self._clock)
-        pricing = self._pricing or _default_pricing()
+        pricing = self._pricing or GenaiPrices()
         queue = Queue(Runner(log, connections, self._clock, pricing, owner=self._owner), tasks)
         self._made = Core(
             log=log,
@@ -152,6 +157,7 @@ class Manager:
             defaults=self._defaults,
             workspace=str(Path.cwd()),
             scratch=scratch,
+            prepare=_once(lambda: tasks.start_soon(_load, pricing)),
         )
         if not self._read_only:
             self.recovered = await recover(log, owner=self._owner, reap=_reap)
@@ -280,7 +286,7 @@ class Manager:
         """
         given = checked(options, allowed=SessionKeywords)
         key = given.pop("key", None)
-        session = await self.start_session(**given)  # type: ignore[typeddict-item]
+        session = await self.start_session(**given)
         try:
             run = await session.submit(prompt, key=key)
         except Error as error:
@@ -367,10 +373,10 @@ def open(  # noqa: A001 - the API's own word: agentkeel.open
     )
 
 
-def _statuses(kind: type[Any], given: Any) -> frozenset[Any] | None:
+def _statuses(kind: type[Status], given: Status | str | Collection[Status | str] | None) -> frozenset[Status] | None:
     if given is None:
         return None
-    values = [given] if isinstance(given, str) else list(given)
+    values: list[str] = [given] if isinstance(given, str) else list(given)
     try:
         return frozenset(kind(value) for value in values)
     except ValueError as error:
@@ -391,10 +397,16 @@ async def _shielded_close(store: EventStore) -> None:
         await store.aclose()
 
 
-def _default_pricing() -> Pricing:
-    from agentkeel.adapters.pricing import GenaiPrices
+def _once(action: Callable[[], object]) -> Callable[[], object]:
+    """`action` at the first call, nothing at the others."""
+    actions = [action]
+    return lambda: actions.pop()() if actions else None
 
-    return GenaiPrices()
+
+async def _load(pricing: Pricing) -> None:
+    """The price list is in memory before the first token is counted."""
+    if isinstance(pricing, GenaiPrices):
+        await anyio.to_thread.run_sync(pricing.load, abandon_on_cancel=True)
 
 
 async def _reap(process: Mapping[str, Any]) -> None:

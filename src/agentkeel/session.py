@@ -134,6 +134,7 @@ class Session:
                 return self._joined(recorded, key, digest)
         line = await self._line(state)
         with line.place():
+            self._core.prepare()
             identity = run_id(self._core.clock.entropy())
             job = Job(
                 run_id=identity,

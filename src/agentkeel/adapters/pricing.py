@@ -33,6 +33,13 @@ class GenaiPrices:
         self._table = table
         self._vendors = {**VENDORS, **(vendors or {})}
 
+    @staticmethod
+    def load() -> None:
+        """The library is imported. Costs 0.6 s of CPU once a process; call it in a thread, ahead of the first price."""
+        import genai_prices
+
+        genai_prices.calc_price(genai_prices.Usage(), "gpt-4o", provider_id="openai")
+
     def price(self, usage: Usage, *, provider: str, model: str | None) -> Cost | None:
         """The cost of `usage`, or None for a model that neither the table nor the library knows."""
         if self._table is not None and (cost := self._table.price(usage, provider=provider, model=model)):
