@@ -91,7 +91,7 @@ class Process:
             grace: Seconds between TERM and KILL.
             stderr_bytes: How much of the end of stderr is kept.
             waiting_bytes: How much of stdout may wait for `next_lines` before the child is made to wait.
-            splitter: What cuts stdout into lines, where they are not lines: `scratch` and the two limits are then its own.
+            splitter: What cuts stdout up, where it is not lines; `scratch` and the two limits are then its own.
         Raises:
             ProviderUnavailable: The program is missing or cannot be run; `details["kind"]` says which.
             ValidationError: `cwd` is no folder we can enter, or an argument cannot be passed.
