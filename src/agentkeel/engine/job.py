@@ -73,6 +73,8 @@ class Job:
         self.approver = approver
         self.stop: Stop | None = None
         self.stopping = anyio.Event()
+        self.ending = False
+        """Its terminal event is written, or about to be."""
         self.done = anyio.Event()
         self.error: Error | None = None
         """Why the run's end could not be written; None when the log has it."""

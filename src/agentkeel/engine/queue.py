@@ -42,9 +42,9 @@ class Line:
         return not self.running and not self.waiting and not self.reserved
 
     def last(self, job: Job) -> bool:
-        """Whether the session is idle once `job` has ended."""
-        others = len(self.running) - (job.run_id in self.running) + len(self.waiting) - (job in self.waiting)
-        return not others and not self.reserved
+        """Whether the session is idle once `job` has ended: every other run's end is written, or on its way."""
+        others = (*self.running.values(), *self.waiting)
+        return not self.reserved and all(other is job or other.ending for other in others)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -169,6 +169,7 @@ class Queue:
             self.fill(line)
 
     async def _end_unstarted(self, line: Line, job: Job, stop: Stop) -> None:
+        job.ending = True
         drafts = [Draft(data=ev.RunCancelled(reason=stop.reason), run_id=job.run_id, source="user")]
         if line.last(job):
             drafts.append(Draft(data=ev.SessionIdle()))

@@ -119,7 +119,7 @@ class _Turn:
         """The run has its one terminal event, unless the log cannot be written; then `job.error` says why."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self._job.ending = True
         duration = round((self._clock.monotonic() - self._began_at) * 1000)
         drafts = [Draft(data=body) for body in self._terminal(error, duration)]
         if self._last():
