@@ -7,6 +7,7 @@ inherit its tests from a suite that the package ships: those are looked up where
 import ast
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,16 @@ def exists(node: str, root: Path) -> bool:
         return False
     match names:
         case [function]:
-            return function.startswith("test_") and function in _functions(ast.parse(file.read_text()))
+            return function.startswith("test_") and function in _functions(_parsed(file))
         case [group, test]:
             return _class_has(file, group, test, root, seen=set())
         case _:
             return False
+
+
+@cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def _functions(scope: ast.Module | ast.ClassDef) -> set[str]:
@@ -72,7 +78,7 @@ def _class_has(file: Path, group: str, test: str, root: Path, seen: set[tuple[Pa
     if (file, group) in seen:
         return False
     seen.add((file, group))
-    tree = ast.parse(file.read_text())
+    tree = _parsed(file)
     for item in ast.walk(tree):
         match item:
             case ast.ClassDef(name=name) if name == group:
