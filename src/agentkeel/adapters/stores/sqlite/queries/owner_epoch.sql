@@ -1,0 +1,2 @@
+-- Which owner's turn is it?
+SELECT epoch FROM owner

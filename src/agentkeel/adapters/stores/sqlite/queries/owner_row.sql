@@ -1,0 +1,2 @@
+-- Who owns the store, or owned it last?
+SELECT epoch, pid, host, started, clean FROM owner

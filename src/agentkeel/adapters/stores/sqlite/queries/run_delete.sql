@@ -1,0 +1,2 @@
+-- The runs of a session are gone.
+DELETE FROM runs WHERE session = ?

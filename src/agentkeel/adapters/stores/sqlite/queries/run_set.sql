@@ -1,0 +1,2 @@
+-- A run changes.
+UPDATE runs SET status = :status, state = :state WHERE number = :number

@@ -1,0 +1,2 @@
+-- A session is gone.
+DELETE FROM sessions WHERE number = ?

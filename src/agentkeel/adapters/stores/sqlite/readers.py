@@ -1,0 +1,75 @@
+"""Readers: a few connections that cannot write, used by worker threads, one short question at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import apsw
+from anyio import CapacityLimiter, to_thread
+
+from agentkeel.adapters.stores.sqlite.faults import of_reading
+from agentkeel.adapters.stores.sqlite.sql import pragma
+
+__all__ = ["READERS", "Readers"]
+
+T = TypeVar("T")
+
+READERS = 4
+"""Connections that read at the same time."""
+BUSY_MS = 5000
+
+
+class Readers:
+    """The pool. A question sees all that was acknowledged before it was asked."""
+
+    def __init__(self, path: Path, *, immutable: bool = False, vfs: str | None = None) -> None:
+        self._path = path
+        self._immutable = immutable
+        self._vfs = vfs
+        self._limiter = CapacityLimiter(READERS)
+        self._idle: list[apsw.Connection] = []
+
+    async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
+        """The answer of `question`, which runs in a worker thread and leaves no transaction open.
+
+        Raises:
+            StoreUnavailable, StorageError: The file cannot be read.
+        """
+        return await to_thread.run_sync(self._answer, question, limiter=self._limiter)
+
+    async def close(self) -> None:
+        """No connection is open and no question is being answered."""
+        for _ in range(READERS):
+            await self._limiter.acquire_on_behalf_of(object())
+        while self._idle:
+            self._idle.pop().close()
+
+    def _answer(self, question: Callable[[apsw.Connection], T]) -> T:
+        db: apsw.Connection | None = None
+        try:
+            db = self._idle.pop() if self._idle else self._connect()
+            answer = question(db)
+        except apsw.Error as error:
+            if db is not None:
+                db.close(force=True)
+            raise of_reading(error, str(self._path)) from error
+        except BaseException:
+            if db is not None:
+                self._idle.append(db)
+            raise
+        self._idle.append(db)
+        return answer
+
+    def _connect(self) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX
+        name = str(self._path)
+        if self._immutable:
+            name, flags = f"file:{quote(name)}?immutable=1", flags | apsw.SQLITE_OPEN_URI
+        db = apsw.Connection(name, flags=flags, vfs=self._vfs)
+        db.set_busy_timeout(BUSY_MS)
+        pragma(db, "query_only = ON")
+        pragma(db, "trusted_schema = OFF")
+        return db

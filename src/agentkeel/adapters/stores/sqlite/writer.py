@@ -1,0 +1,262 @@
+"""The thread that owns the writing connection: all that waits becomes one transaction, with no timer.
+
+A caller hands over a job and awaits its future. A lone append is committed at once; while a commit syncs, others gather
+and share the next one. One batch that is refused does not touch its neighbours. Results go back to the loop with one
+call per group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+
+from agentkeel.adapters.stores.claims import Claims
+from agentkeel.adapters.stores.sqlite.faults import is_dead, of_writing
+from agentkeel.adapters.stores.sqlite.ledger import Ledger
+from agentkeel.core.append import extend
+from agentkeel.core.events import Draft, Event
+from agentkeel.core.ids import SessionId
+from agentkeel.errors import Error, wrap
+from agentkeel.ports.store import Appended, Durability
+
+__all__ = ["Append", "Writer"]
+
+T = TypeVar("T")
+
+DRAFTS_PER_GROUP = 8192
+"""A transaction takes no further batch once it has this many drafts."""
+
+
+class _Job:
+    """Something for the writer to do, and the future that waits for it."""
+
+    __slots__ = ("error", "future", "result")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self.future = future
+        self.result: Any = None
+        self.error: Error | None = None
+
+    def resolve(self) -> None:
+        """Tell who waits, if somebody still does."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Append(_Job):
+    """One batch of one caller."""
+
+    __slots__ = ("drafts", "durability", "events", "expected", "fence", "now", "session_id")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Any],
+        session_id: SessionId,
+        drafts: Sequence[Draft],
+        now: datetime,
+        *,
+        expected: int | None,
+        fence: int | None,
+        durability: Durability,
+    ) -> None:
+        super().__init__(future)
+        self.session_id = session_id
+        self.drafts = drafts
+        self.now = now
+        self.expected = expected
+        self.fence = fence
+        self.durability = durability
+        self.events: Sequence[Event] = ()
+
+
+class _Call(_Job):
+    """A question or an order that is no append."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+        super().__init__(future)
+        self.work = work
+
+
+class Writer:
+    """The owned thread, its queue, and the claims it guards. Called from one event loop."""
+
+    def __init__(self, ledger: Ledger, location: str, monotonic: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._location = location
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"agentkeel-writer {location}", daemon=True)
+        self._claims = Claims(0, monotonic)
+
+    async def start(self) -> None:
+        """The store is open and owned.
+
+        Raises:
+            StoreIncompatible, StorageError: It cannot be.
+        """
+        self._thread.start()
+        try:
+            await self.call(self._open)
+        except BaseException:
+            self._jobs.put(None)
+            raise
+
+    async def stop(self) -> None:
+        """Everything handed over before is done, the store is closed, and the thread is gone."""
+        closing = self.call(self._ledger.close)
+        self._jobs.put(None)
+        await closing
+
+    @property
+    def epoch(self) -> int:
+        """Which owner's turn it is: ours."""
+        return self._ledger.epoch
+
+    def append(
+        self,
+        session_id: SessionId,
+        drafts: Sequence[Draft],
+        now: datetime,
+        *,
+        expected: int | None,
+        fence: int | None,
+        durability: Durability,
+    ) -> asyncio.Future[Appended]:
+        """Hand over a batch. Whoever stops waiting for it does not stop it."""
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._jobs.put(Append(future, session_id, drafts, now, expected=expected, fence=fence, durability=durability))
+        return future
+
+    def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Hand over a piece of work that is done in its turn, outside of any group."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Call(future, work))
+        return future
+
+    # -- called in the thread, through `call` ---------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self._ledger.open()
+        self._claims = Claims(self._ledger.epoch, self._monotonic)
+
+    @property
+    def claims(self) -> Claims:
+        """Who may write which run; for work handed to `call` only."""
+        return self._claims
+
+    @property
+    def ledger(self) -> Ledger:
+        """The connection that writes; for work handed to `call` only."""
+        return self._ledger
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        job: _Job | None = self._jobs.get()
+        while job is not None:
+            if isinstance(job, _Call):
+                self._do(job)
+                self._deliver([job])
+                job = self._jobs.get()
+                continue
+            group, job = self._gather(job)
+            self._commit(group)
+            self._deliver(group)
+            group = []
+            if job is _NOTHING:
+                job = self._jobs.get()
+
+    def _gather(self, first: _Job) -> tuple[list[Append], _Job | None]:
+        """All appends that wait, and the first job that is none (or that is too many)."""
+        assert isinstance(first, Append)
+        group, drafts = [first], len(first.drafts)
+        while drafts < DRAFTS_PER_GROUP:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return group, _NOTHING
+            if not isinstance(job, Append):
+                return group, job
+            group.append(job)
+            drafts += len(job.drafts)
+        return group, _NOTHING
+
+    def _commit(self, group: list[Append]) -> None:
+        """One transaction for all of them. Each is acknowledged, or knows its error."""
+        durability: Durability = "full" if any(job.durability == "full" for job in group) else "process"
+        by_session: dict[SessionId, list[Append]] = {}
+        for job in group:
+            by_session.setdefault(job.session_id, []).append(job)
+        try:
+            self._ledger.begin(durability)
+            for jobs in by_session.values():
+                for job in jobs:
+                    self._extend(job)
+            self._ledger.commit()
+        except Exception as error:  # noqa: BLE001 - the thread's outer edge: it becomes every caller's error
+            failure = self._failed(error)
+            for job in group:
+                job.error = job.error or failure
+            return
+        for job in group:
+            job.result = Appended(job.events, durability)
+
+    def _extend(self, job: Append) -> None:
+        log = self._ledger.log(job.session_id)
+        try:
+            if job.fence is not None:
+                self._claims.check(job.drafts, job.fence)
+            extension = extend(log, job.session_id, job.drafts, now=job.now, expected=job.expected)
+        except Error as error:
+            job.error = error
+            return
+        self._ledger.take(log, extension)
+        job.events = extension.events
+        for run in extension.runs.values():
+            if run.terminal:
+                self._claims.ended(run.id)
+
+    def _do(self, job: _Call) -> None:
+        try:
+            job.result = job.work()
+        except Exception as error:  # noqa: BLE001 - as in _commit
+            job.error = self._failed(error)
+
+    def _failed(self, error: Exception) -> Error:
+        """The error for those who wait; the connection is as good as new, or gone."""
+        try:
+            if isinstance(error, apsw.Error) and is_dead(error):
+                self._ledger.drop()
+            else:
+                self._ledger.rollback()
+        except apsw.Error:
+            self._ledger.drop()
+        return of_writing(error, self._location) if isinstance(error, apsw.Error) else wrap(error)
+
+    def _deliver(self, jobs: Sequence[_Job]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_resolve, jobs)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+
+def _resolve(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.resolve()
+
+
+_NOTHING: Any = object()
+"""No job was left over."""
