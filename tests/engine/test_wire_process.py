@@ -176,6 +176,16 @@ async def test_a_grandchild_that_floods_the_output_after_the_childs_exit_cannot_
         assert b"mine" in lines
 
 
+async def test_a_slow_reader_gets_all_the_child_wrote_and_an_end_while_a_grandchild_floods(tmp_path: Path) -> None:
+    code = "seq 1 30000; (sleep 0.1; exec yes) & exit 0"
+    async with Process.start(shell(code), cwd=tmp_path, env=ENV, waiting_bytes=1000) as process:
+        await process.wait()
+        await anyio.sleep(0.5)  # Longer than the drain: the pipe is full, and cut as soon as the child's part is read.
+        with anyio.fail_after(10):
+            lines = await read_all(process)
+    assert lines[:30_000] == [b"%d" % n for n in range(1, 30_001)]
+
+
 async def test_a_child_killed_from_outside_keeps_its_partial_output(tmp_path: Path) -> None:
     async with Process.start(shell("echo before; printf part; kill -9 $$"), cwd=tmp_path, env=ENV) as process:
         assert await read_all(process) == [b"before", b"part"]
@@ -402,6 +412,16 @@ async def test_children_of_a_thread_and_their_children_are_found(tmp_path: Path)
     )
     async with Process.start(python(tmp_path, code), cwd=tmp_path, env=ENV, grace=0.2) as process:
         grandchild = int(await first_line(process))
+    assert not exists(grandchild)
+
+
+async def test_a_descendant_that_shed_every_mark_is_still_known_by_its_parent(tmp_path: Path) -> None:
+    if spawn._tools()[0] is None:
+        pytest.skip("prlimit of util-linux is not installed: no mark to shed")
+    code = "prlimit --locks=unlimited: env -i /usr/bin/setsid sh -c 'echo $$; read forever' <&3 & wait"
+    async with Process.start(shell(f"exec 3<&0; {code}"), cwd=tmp_path, env=ENV) as process:
+        grandchild = int(await first_line(process))
+        assert not descendants._marked(grandchild, process.identity.token)
     assert not exists(grandchild)
 
 

@@ -7,7 +7,8 @@ parent. So each child carries a mark that all its descendants inherit:
 - a value of the resource limit RLIMIT_LOCKS made from the token. The kernel ignores that limit since 2.4.25, it is
   inherited through fork, exec and setsid, and /proc/<pid>/limits shows it even for zombies.
 
-The family of a process is all that carries its mark, all in its session, and all children of these, of any thread.
+The family of a process is all that carries its mark, all in its session, and all children of these, of any thread. Who
+was seen in it once stays in it: so one look before the first signal also keeps those that shed both marks, and zombies.
 Before a signal a pid is held by a pidfd and its start time compared, so a reused pid is never hit.
 
 This process also becomes the subreaper of its descendants (`PR_SET_CHILD_SUBREAPER`, once, when the first child
@@ -33,6 +34,7 @@ import msgspec
 
 __all__ = [
     "MARK",
+    "Member",
     "ProcessIdentity",
     "Sweep",
     "become_subreaper",
@@ -121,11 +123,12 @@ def start_time_of(pid: int) -> int:
     return member.start_time if member else 0
 
 
-def family(identity: ProcessIdentity, *, own_child: bool) -> list[Member]:
+def family(identity: ProcessIdentity, *, own_child: bool, known: Iterable[Member] = ()) -> list[Member]:
     """All living or zombie processes that belong to `identity`, itself too, by one walk over /proc.
 
     Args:
         own_child: It is our own child and not reaped yet, so the pid is surely its own. Otherwise it must be marked.
+        known: Members seen before. They belong to it still, though they lost parent and marks, if they are the same.
     """
     # Nothing older than the first of the family can belong to it, which spares most of the reading.
     everyone = [
@@ -135,10 +138,13 @@ def family(identity: ProcessIdentity, *, own_child: bool) -> list[Member]:
         m.pid == identity.pid and m.start_time == identity.start_time and (own_child or _marked(m.pid, identity.token))
         for m in everyone
     )
+    before = {(member.pid, member.start_time) for member in known}
     ours = {
         member.pid
         for member in everyone
-        if (first_is_ours and identity.pid in {member.pid, member.session}) or _marked(member.pid, identity.token)
+        if (member.pid, member.start_time) in before
+        or (first_is_ours and identity.pid in {member.pid, member.session})
+        or _marked(member.pid, identity.token)
     }
     children: dict[int, list[int]] = {}
     for member in everyone:
@@ -147,26 +153,34 @@ def family(identity: ProcessIdentity, *, own_child: bool) -> list[Member]:
     return [member for member in everyone if member.pid in ours]
 
 
-def sweep(identity: ProcessIdentity, *, leader: bool, seconds: float = _SWEEP_SECONDS) -> Sweep:
+def sweep(
+    identity: ProcessIdentity, *, leader: bool, known: Iterable[Member] = (), seconds: float = _SWEEP_SECONDS
+) -> Sweep:
     """All of the family is killed, and reaped where it is ours to reap. Blocks: call it in a thread.
 
     Walks until a walk finds nobody, so what is forked in between is found too.
 
     Args:
         leader: Whether the first process is killed and reaped as well. False: it is our own child, and stays unreaped.
+        known: As for `family`.
         seconds: When to give up on processes that do not die.
     """
     deadline = time.monotonic() + seconds
     killed: list[int] = []
+    members = list(known)
     pause = 0.001
     while True:
-        members = [m for m in family(identity, own_child=not leader) if leader or m.pid != identity.pid]
-        alive = [m for m in members if not m.zombie]
+        members = family(identity, own_child=not leader, known=members)
+        swept = [m for m in members if leader or m.pid != identity.pid]
+        alive = [m for m in swept if not m.zombie]
         for member in alive:
             if _signal(member, signal.SIGKILL) and member.pid not in killed:
                 killed.append(member.pid)
-        _reap(m.pid for m in members if m.zombie and m.parent == os.getpid())
-        if not alive or time.monotonic() > deadline:
+        _reap(m.pid for m in swept if m.zombie and m.parent == os.getpid())
+        # A zombie comes to us for reaping only when its own parent, perhaps the leader, is dead as well.
+        living = {m.pid for m in members if not m.zombie}
+        done = not alive and not any(m.parent in living for m in swept)
+        if done or time.monotonic() > deadline:
             return Sweep(tuple(killed), tuple(m.pid for m in alive))
         time.sleep(pause)
         pause = min(pause * 2, 0.05)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import anyio
 
-from agentkeel.adapters.providers._wire.descendants import ProcessIdentity, Sweep, kill_tree, sweep
+from agentkeel.adapters.providers._wire.descendants import Member, ProcessIdentity, Sweep, family, kill_tree, sweep
 from agentkeel.adapters.providers._wire.lines import MAX_LINE_BYTES, SPILL_BYTES, Line, Splitter
 from agentkeel.adapters.providers._wire.pipes import Incoming, Outgoing, StdinClosed, Tail, WaitingLines
 from agentkeel.adapters.providers._wire.spawn import Child, Plan, destroy, spawn, threads
@@ -265,7 +265,10 @@ class Process:
     async def _end(self, grace: float) -> None:
         self._waiting.dropping = True
         self._stdout.resume()
+        known: list[Member] = []
         if self.returncode is None:
+            look = functools.partial(family, self.identity, own_child=True)
+            known = await self._loop.run_in_executor(threads(), look)
             self._signal_group(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)
             with anyio.move_on_after(grace):
@@ -273,7 +276,8 @@ class Process:
         self._signal_group(signal.SIGKILL)
         with anyio.move_on_after(_KILL_SECONDS):
             await self._exited.wait()
-        swept = await self._loop.run_in_executor(threads(), functools.partial(sweep, self.identity, leader=False))
+        last_look = functools.partial(sweep, self.identity, leader=False, known=known)
+        swept = await self._loop.run_in_executor(threads(), last_look)
         self._close_pipes()
         self._swept = swept
 
