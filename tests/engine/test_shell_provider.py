@@ -239,6 +239,13 @@ async def test_an_interrupt_stops_the_command_and_the_next_one_runs(spec: OpenSp
         assert end_of(await said_in(connection.prompt(Prompt(text="echo on")))).text == "on\n"
 
 
+async def test_an_interrupted_command_that_calls_it_success_was_interrupted_all_the_same(spec: OpenSpec) -> None:
+    async with Shell(shell=True).open(spec) as connection:
+        said = await interrupted(connection, "trap 'exit 0' TERM; echo part; sleep 60 & wait")
+    assert (end_of(said).status, end_of(said).output["exit_code"]) == ("interrupted", 0)
+    assert [body.reason for body in bodies(said) if isinstance(body, ev.ToolCallFailed)] == ["interrupted"]
+
+
 async def test_an_interrupt_before_the_start_means_it_never_ran(spec: OpenSpec) -> None:
     async with Shell().open(spec) as connection:
         said: list[Said] = []
