@@ -176,13 +176,15 @@ class Connected:
         return self._protocol.conversation.over
 
     async def _clean(self) -> None:
-        """Commands the turn left running have ended, and said so, or two seconds have passed.
+        """Sub-agents and commands the turn left running have ended, and said so, or two seconds have passed.
 
-        Codex keeps them as background terminals, after an interrupt and after its own end alike; they would go on to
-        change files after the run is over.
+        Codex lets both go on after a turn, interrupted or not; they would change files after the run is over.
         """
         conversation = self._protocol.conversation
         with anyio.move_on_after(_CLEAN_SECONDS):
+            for thread_id, turn_id in conversation.sub_agents.items():
+                await self._write(self._protocol.interrupt(thread_id, turn_id))
+            await self._until(lambda: not conversation.sub_agents, "as its turn ended")
             for thread_id in conversation.left_running:
                 request_id, data = self._protocol.clean(thread_id)
                 await self._write(data)

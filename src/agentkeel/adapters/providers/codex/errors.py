@@ -132,7 +132,7 @@ def error_of(reported: Failure) -> Error:
         details["http_status"] = reported.status
     return failure(
         reported.code,
-        f"Codex could not finish its turn: {reported.message} What it did until then is kept.",
+        f"Codex could not finish its turn: {reported.message.rstrip(' .')}. What it did until then is kept.",
         details=details,
         provider_error=ProviderFailure.of("codex", reported.name, reported.message),
         retry_after=reported.retry_after,

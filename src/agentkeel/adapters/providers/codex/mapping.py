@@ -95,8 +95,15 @@ class Conversation:
         """Threads that have commands running."""
         return tuple(sorted({call.thread_id for call in self._turn.calls.values() if call.tool.kind == "bash"}))
 
+    @property
+    def sub_agents(self) -> Mapping[str, str]:
+        """Running turns of sub-agents, by thread."""
+        return dict(self._turn.children)
+
     def begin(self, turn_id: str) -> list[Said]:
         """The turn runs: `Began`, then all that was said before it could be."""
+        if turn_id == self.turn_id:
+            return []  # Codex took the prompt into the turn that runs.
         self._turn = self._new_turn(turn_id)
         self._tokens.begin()
         said, self._held = self._held, []
@@ -151,9 +158,12 @@ class Conversation:
         """The request that waits under this id; None if it was answered or withdrawn."""
         return self._asked.get(request_id)
 
-    def answered(self, request_id: str) -> None:
+    def answered(self, request_id: str, *, allowed: bool) -> None:
         """The request has its answer."""
-        self._asked.pop(request_id, None)
+        asked = self._asked.pop(request_id, None)
+        call = self._turn.calls.get(asked.request.tool_call_id or "") if asked else None
+        if call is not None:
+            call.denied = not allowed
 
     def granted(self, asked: Asked, *, by: str) -> list[Said]:
         """We answered yes ourselves, so nobody else is asked."""

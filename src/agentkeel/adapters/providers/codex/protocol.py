@@ -115,13 +115,13 @@ class Protocol:
             "turn/start", {"threadId": thread_id, "input": given, "sandboxPolicy": self._sandbox_policy()}
         )
 
-    def interrupt(self) -> bytes:
-        """The running turn shall end. Commands it started go on: see `clean`."""
-        return self.request(
-            "turn/interrupt",
-            {"threadId": self.conversation.thread_id, "turnId": self.conversation.turn_id},
-            wanted=False,
-        )[1]
+    def interrupt(self, thread_id: str | None = None, turn_id: str | None = None) -> bytes:
+        """The running turn, or that of a sub-agent, shall end. Commands it started go on: see `clean`."""
+        which = {
+            "threadId": thread_id or self.conversation.thread_id,
+            "turnId": turn_id or self.conversation.turn_id,
+        }
+        return self.request("turn/interrupt", which, wanted=False)[1]
 
     def clean(self, thread_id: str) -> tuple[int, bytes]:
         """The commands a thread left running shall end."""
@@ -143,7 +143,7 @@ class Protocol:
         if waiting is None:
             return None
         words = words_for(waiting, decision)
-        self.conversation.answered(request_id)
+        self.conversation.answered(request_id, allowed=decision.allow)
         return self.peer.answer(waiting.rpc_id, words)
 
     def request(self, method: str, params: Any, *, wanted: bool = True) -> tuple[int, bytes]:

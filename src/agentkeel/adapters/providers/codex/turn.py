@@ -36,11 +36,15 @@ _QUIET_STARTS: Final = frozenset({"userMessage", "agentMessage", "reasoning", "p
 
 
 class Call(msgspec.Struct):
-    """A tool call that has begun. `heard` is the start of its output, for a call that is cut off."""
+    """A tool call that has begun. `heard` is the start of its output, for a call that is cut off.
+
+    `denied`: we said no, and Codex may end the turn without another word about it.
+    """
 
     tool: Tool
     thread_id: str
     item: Json
+    denied: bool = False
     heard: list[str] = msgspec.field(default_factory=list)
     heard_size: int = 0
 
@@ -55,6 +59,7 @@ class Turn:
 
     Attributes:
         calls: Tool calls that have begun and not ended, by item id.
+        children: Running turns of sub-agents, by thread.
         over: Codex's summary of the turn, once it has said that the turn is over.
         text: The answer: the last message that is no commentary, else the last message.
         cause: The last failure after which Codex does not try again.
@@ -63,6 +68,7 @@ class Turn:
     def __init__(self, turn_id: str | None, *, thread_id: str | None, parents: dict[str, str]) -> None:
         self.turn_id = turn_id
         self.calls: dict[str, Call] = {}
+        self.children: dict[str, str] = {}
         self.over: Json | None = None
         self.text: str | None = None
         self.cause: Failure | None = None
@@ -82,7 +88,7 @@ class Turn:
             "item/reasoning/summaryPartAdded": self._next_thought,
             "item/commandExecution/outputDelta": self._output,
             "error": self._failed,
-            "turn/started": lambda _: [],
+            "turn/started": self._started,
             "turn/completed": self._completed,
         }
 
@@ -112,7 +118,8 @@ class Turn:
                 said += self._message(str(item.get("id")), item, {})
         said += self._break_off()
         for item_id, call in self.calls.items():
-            said.append(closed(item_id, call.tool, call.item, output=call.output, reason="interrupted"))
+            reason: Reason = "denied" if call.denied else "interrupted"
+            said.append(closed(item_id, call.tool, call.item, output=call.output, reason=reason))
         self._done.update(self.calls)
         self.calls.clear()
         return said
@@ -157,7 +164,8 @@ class Turn:
         self._done.add(item_id)
         if item.get("type") == "collabAgentToolCall":
             children = item.get("receiverThreadIds")
-            self._parents.update(dict.fromkeys(children if isinstance(children, list) else [], item_id))
+            for child in children if isinstance(children, list) else []:
+                self._parents.setdefault(str(child), item_id)
         # What ends badly after the turn did was ended by us. The input is the one the call began with, for a grant
         # is bound to that.
         reason: Reason | None = "interrupted" if self.over is not None and item.get("status") == "failed" else None
@@ -225,11 +233,19 @@ class Turn:
         self._texts.clear()
         return broken
 
+    def _started(self, params: Json) -> Sequence[Body] | None:
+        turn = params.get("turn")
+        if isinstance(turn, Mapping) and not self._own(params):
+            self.children[str(params.get("threadId"))] = str(turn.get("id"))
+        return []
+
     def _completed(self, params: Json) -> Sequence[Body] | None:
         turn = params.get("turn")
         if not isinstance(turn, Mapping):
             return None
-        if self._own(params) and turn.get("id") == self.turn_id:
+        if not self._own(params):
+            self.children.pop(str(params.get("threadId")), None)
+        elif turn.get("id") == self.turn_id:
             self.over = turn
         return []
 
