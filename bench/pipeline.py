@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -81,6 +81,7 @@ class LineConnection:
 
     provider_session_id = None
     alive = False
+    process: Mapping[str, object] = {}
 
     def __init__(self, process: Process, *, durable: bool) -> None:
         self._process = process

@@ -44,6 +44,7 @@ async def test_a_run_tells_its_life_in_order() -> None:
             "run_queued",
             "message_sent",
             "route_selected",
+            "continuity_prepared",
             "run_started",
             "reasoning_streamed",
             "message_streamed",
@@ -108,8 +109,8 @@ async def test_a_crash_fails_the_run_and_the_next_prompt_gets_a_new_agent() -> N
 async def test_a_warm_agent_serves_the_next_prompt_of_its_session() -> None:
     async with manager_of("one", "two", "three") as (m, provider):
         session = await m.start_session()
-        await session.run("1")
-        await session.run("2")
+        assert (await session.run("1")).continuity == "new"
+        assert (await session.run("2")).continuity == "warm"
         assert len(provider.opened) == 1
         await m.run("3")
         assert len(provider.opened) == 2
@@ -128,7 +129,7 @@ async def test_another_model_gets_another_agent_that_takes_up_the_conversation()
     async with manager_of("one", "two") as (m, provider):
         session = await m.start_session()
         first = await session.run("1", model="small")
-        await session.run("2", model="large")
+        assert (await session.run("2", model="large")).continuity == "native"
         state = await (await m.run_handle(first.run_id)).info()
         assert [spec.resume for spec in provider.opened] == [None, state.provider_session_id]
 
@@ -208,7 +209,7 @@ async def test_an_agent_that_talks_is_not_idle() -> None:
         session = await m.start_session()
         run = await session.submit("hi")
         for _ in range(5):
-            await _settle()
+            await clock.wait_for_sleepers(3)  # the heartbeat, the idle deadline, and the agent in its wait
             await clock.advance(15)
         assert (await run.result()).status == "completed"
 
@@ -348,11 +349,6 @@ async def test_the_run_survives_its_caller() -> None:
 
 
 async def _nothing() -> None: ...
-
-
-async def _settle() -> None:
-    for _ in range(50):
-        await anyio.lowlevel.checkpoint()
 
 
 async def _until(session: agentkeel.Session, type_: str) -> None:

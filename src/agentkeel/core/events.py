@@ -618,14 +618,19 @@ class ArtifactStored(Body, frozen=True, kw_only=True):
 
 
 class ContinuityPrepared(Body, frozen=True, kw_only=True):
-    """How the conversation went on in the agent: `mode` native or replay; what was carried, cut or lost."""
+    """The run has its agent, and the prompt comes next.
+
+    `mode` says how the conversation goes on: `new` (it does not), `warm` (same process), `native` (the agent took up its
+    own), `replay` (a transcript was carried). `process` names the agent's process for whoever must end it after us.
+    """
 
     type: ClassVar[str] = "continuity_prepared"
-    mode: str
+    mode: Literal["new", "warm", "native", "replay"]
     carried: int = 0
     cut: int = 0
     lost: tuple[str, ...] = ()
     provider_session_id: str | None = None
+    process: Mapping[str, Json] = {}
 
 
 class Unknown(Body, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """A run that has ended.
 
-    `output` is the provider's structured output (the shell's exit code and streams), `text` the agent's last words.
+    `continuity` says how the conversation went on: new, warm, native or replay. `output` is the provider's structured output (the shell's exit code and streams), `text` the agent's last words.
     `cost_usd` is dollars: what the provider reported, else what the price table says, else None; `cost_source` tells.
     """
 
@@ -62,7 +62,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     route: Route | None = None
     workspace: Any = None
     policy: Any = None
-    continuity: Any = None
+    continuity: str | None = None
     duration: float | None = None
 
 
@@ -81,6 +81,7 @@ def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResu
         cost_usd=None if state.cost_usd is None else Decimal(state.cost_usd),
         cost_source=state.cost_source,
         turns=state.turns,
+        continuity=state.continuity,
         route=None if state.provider is None else _route(state, state.provider),
         duration=None if ended is None else (ended - started).total_seconds(),
     )

@@ -54,6 +54,7 @@ TRANSITIONS: Mapping[RunStatus | None, Mapping[type[Body], RunStatus]] = {
 LIFECYCLE = frozenset(body for moves in TRANSITIONS.values() for body in moves)
 EVOLVING = LIFECYCLE | {
     ev.RouteSelected,
+    ev.ContinuityPrepared,
     ev.AttemptFailed,
     ev.TokenUsageUpdated,
     ev.TurnCompleted,
@@ -91,6 +92,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = Usage()
     cost_usd: str | None = None
     cost_source: str | None = None
+    continuity: str | None = None
     process: Mapping[str, Any] = {}
     turns: int = 0
     tool_calls: int = 0
@@ -155,6 +157,8 @@ def evolve(state: RunState | None, event: Event) -> RunState:
                 "skipped": data.skipped,
                 "reasons": data.reasons,
             }
+        case ev.ContinuityPrepared():
+            changes |= {"continuity": data.mode, "process": data.process}
         case ev.RunStarted():
             changes |= _started(state, data, event.at)
         case ev.TokenUsageUpdated():
@@ -218,7 +222,7 @@ def _started(state: RunState, data: ev.RunStarted, at: datetime) -> dict[str, An
         "attempt": data.attempt,
         "started_at": state.started_at or at,
         "provider_session_id": data.provider_session_id or state.provider_session_id,
-        "process": data.details.get("process", {}),
+        "process": data.details.get("process") or state.process,
     }
 
 

@@ -150,6 +150,7 @@ class _Turn:
         self._connection = lease.connection
         self._warm = lease.warm
         lease.discard = True
+        await self._accept([Draft(data=_prepared(lease))], source="engine")
         async with _closing(lease.connection.prompt(self._job.prompt)) as said:
             async for batch in said:
                 with anyio.CancelScope(shield=True):
@@ -263,6 +264,14 @@ class _Turn:
             resume=resume,
             startup_timeout=options.startup_timeout,
         )
+
+
+def _prepared(lease: Lease) -> ev.ContinuityPrepared:
+    return ev.ContinuityPrepared(
+        mode="warm" if lease.warm else "native" if lease.resumed else "new",
+        provider_session_id=lease.connection.provider_session_id,
+        process=lease.connection.process,
+    )
 
 
 @asynccontextmanager

@@ -115,6 +115,12 @@ class Connection(Protocol):
         ...
 
     @property
+    def process(self) -> Mapping[str, Any]:
+        """Names the agent's process (pid, start_time, token), so that it can be ended after our own death. Empty where
+        there is none, or none yet; then `Began.details["process"]` may have it."""
+        ...
+
+    @property
     def alive(self) -> bool:
         """Whether another prompt may be sent. False after the process ended or broke its protocol."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -38,8 +39,8 @@ class Matcher(Protocol):
         """Places worth a try, ascending, in a text of which nothing is known."""
         ...
 
-    def match(self, text: str, place: int) -> Match | None:
-        """The secret that begins here."""
+    def match(self, text: str, place: int, stop: int = ...) -> Match | None:
+        """The secret that begins here, as if the text ended at `stop`."""
         ...
 
     def open(self, text: str, place: int) -> bool:
@@ -52,7 +53,7 @@ class Matcher(Protocol):
 
 
 class Expression:
-    """A pattern."""
+    """A pattern. Its expressions are compiled when a literal first stands in a text: 40 ms nobody waits for."""
 
     __slots__ = ("_full", "_pattern", "_start", "max_length", "name")
 
@@ -60,15 +61,10 @@ class Expression:
         self._pattern = pattern
         self.name = pattern.name
         self.max_length = pattern.max_length
-        try:
-            self._full = re.compile(pattern.regex)
-            self._start = None if pattern.start is None else re.compile(pattern.start)
-        except re.error as error:
-            raise ValidationError(
-                f"The redaction pattern {pattern.name!r} is no regular expression: {error}. Mend it and try again.",
-                code="invalid_format",
-                details={"pattern": pattern.name},
-            ) from error
+        self._full: re.Pattern[str] | None = None
+        self._start: re.Pattern[str] | None = None
+        if pattern.start is None:  # a user's: say now that it is wrong
+            self._full = _compiled(pattern)
 
     def anchors(self) -> Iterator[tuple[str, str]]:
         if not all(literal.isascii() for literal in self._pattern.literals):
@@ -79,10 +75,12 @@ class Expression:
             yield (gates[0] if gates else low), low
 
     def search(self, text: str) -> Iterator[int]:
+        self._full = self._full or _compiled(self._pattern)
         return (found.start() for found in self._full.finditer(text))
 
-    def match(self, text: str, place: int) -> Match | None:
-        found = self._full.match(text, place)
+    def match(self, text: str, place: int, stop: int = sys.maxsize) -> Match | None:
+        self._full = self._full or _compiled(self._pattern)
+        found = self._full.match(text, place, stop)
         if found is None:
             return None
         first, last = found.span(found.lastindex or 0)
@@ -91,12 +89,24 @@ class Expression:
         return Match(place, found.end(), first, last)
 
     def open(self, text: str, place: int) -> bool:
-        if self._start is None:
+        if self._pattern.start is None:
             return len(text) - place <= self.max_length
+        self._start = self._start or re.compile(self._pattern.start)
         return self._start.match(text, place) is not None
 
     def undecided(self, text: str) -> int:
         return max(0, len(text) - self.max_length)
+
+
+def _compiled(pattern: Pattern) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern.regex)
+    except re.error as error:
+        raise ValidationError(
+            f"The redaction pattern {pattern.name!r} is no regular expression: {error}. Mend it and try again.",
+            code="invalid_format",
+            details={"pattern": pattern.name},
+        ) from error
 
 
 class Exact:
@@ -123,9 +133,9 @@ class Exact:
                 place = text.find(form, place + 1)
         return iter(sorted(places))
 
-    def match(self, text: str, place: int) -> Match | None:
+    def match(self, text: str, place: int, stop: int = sys.maxsize) -> Match | None:
         for form in self._forms:
-            if text.startswith(form, place):
+            if text.startswith(form, place, stop):
                 return Match(place, place + len(form), place, place + len(form))
         return None
 

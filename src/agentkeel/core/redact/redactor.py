@@ -5,14 +5,17 @@ What is clean comes back as the same object: `is` tells whether anything changed
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import TypeVar
 
 import msgspec
 
 from agentkeel.core.redact.matchers import Exact, Expression, Match, Matcher
 from agentkeel.core.redact.patterns import DEFAULT, Pattern
-from agentkeel.core.redact.scan import Hits, Scanner
+from agentkeel.core.redact.scan import Hits, Scanner, fold
 from agentkeel.core.redact.stream import StreamRedactor
 from agentkeel.core.redact.values import redact_struct, redact_value
 from agentkeel.errors import ValidationError
@@ -47,7 +50,7 @@ class Redactor:
     """
 
     __slots__ = (
-        "_done", "_names", "_scanner", "_words", "beginnings", "matchers", "patterns", "replacement", "unanchored",
+        "_names", "_scanner", "_walls", "_words", "beginnings", "matchers", "patterns", "replacement", "unanchored",
     )  # fmt: skip
 
     patterns: tuple[Pattern, ...]
@@ -71,7 +74,7 @@ class Redactor:
         known = [Exact(secret) for secret in dict.fromkeys(secrets)]
         self.matchers = (*known, *(Expression(pattern) for pattern in self.patterns))
         self._words = tuple(replacement.replace("<name>", matcher.name) for matcher in self.matchers)
-        self._done = frozenset(self._words)
+        self._walls = re.compile("|".join(map(re.escape, sorted(set(self._words), key=len, reverse=True))) or r"(?!)")
         self._names = tuple(
             literal.lower() for pattern in self.patterns if pattern.names_values for literal in pattern.literals
         )
@@ -80,7 +83,7 @@ class Redactor:
             for number, matcher in enumerate(self.matchers)
             for gate, literal in matcher.anchors()
         ]
-        self.beginnings = _beginnings(literal for _, literal, _ in anchors)
+        self.beginnings = _beginnings([*(literal for _, literal, _ in anchors), *map(fold, self._words)])
         anchored = {number for _, _, number in anchors}
         self.unanchored = tuple(number for number in range(len(self.matchers)) if number not in anchored)
         self._scanner = Scanner(
@@ -89,14 +92,19 @@ class Redactor:
             hidden_anywhere=any(not literal.isprintable() for _, literal, _ in anchors),
             accelerate=accelerate,
         )
-        for word in self._done:
-            if self.find(word):
-                raise ValidationError(
-                    f"The replacement {word!r} would be redacted itself. Nothing was set up; choose another, "
-                    f"such as {PLAIN!r}.",
-                    code="invalid_input",
-                    details={"replacement": word},
-                )
+        itself = any(
+            self.matchers[number].match(word, place)
+            for word in set(self._words)
+            for number, places in self.hits(word).items()
+            for place in places
+        )
+        if itself or not replacement:
+            raise ValidationError(
+                f"The replacement {replacement!r} is empty or would be redacted itself. Nothing was set up; choose "
+                f"another, such as {PLAIN!r}.",
+                code="invalid_input",
+                details={"replacement": replacement},
+            )
 
     def __repr__(self) -> str:
         return f"Redactor({len(self.matchers)} kinds of secrets, replacement={self.replacement!r})"
@@ -110,7 +118,7 @@ class Redactor:
 
     def find(self, text: str) -> tuple[Span, ...]:
         """The secrets in `text`, ascending, none overlapping another."""
-        merged = self._merged(text, self.matches(text, self.hits(text)))
+        merged = self._merged(self.matches(text, self.hits(text)))
         return tuple(Span(start=first, end=last, name=self.matchers[number].name) for first, last, number in merged)
 
     def value(self, value: _T) -> _T:
@@ -165,19 +173,27 @@ class Redactor:
     # -- for StreamRedactor -------------------------------------------------------------------------------------
 
     def matches(self, text: str, hits: Hits) -> list[tuple[Match, int]]:
-        """Matches among the places hit. Of one kind none overlaps another; of two kinds they may."""
+        """Matches among the places hit. Of one kind none overlaps another; of two kinds they may.
+
+        A replacement that already stands in the text is a wall: nothing matches across it. What was redacted once has
+        walls where its secrets were, and between them nothing is left to find: twice equals once.
+        """
         matches: list[tuple[Match, int]] = []
+        walls = [found.span() for found in self._walls.finditer(text)]
         for number, places in hits.items():
             matcher, end = self.matchers[number], 0
             for place in places:
-                if place >= end and (match := matcher.match(text, place)):
+                if place < end:
+                    continue
+                stop = _stop(walls, place, len(text)) if walls else len(text)
+                if match := matcher.match(text, place, stop):
                     matches.append((match, number))
                     end = match.end
         return matches
 
     def replaced(self, text: str, matches: list[tuple[Match, int]]) -> str:
         """`text` with these matches replaced; the same object if that changes nothing."""
-        merged = self._merged(text, matches)
+        merged = self._merged(matches)
         if not merged:
             return text
         parts: list[str] = []
@@ -196,8 +212,8 @@ class Redactor:
                 hits[number] = places
         return hits
 
-    def _merged(self, text: str, matches: list[tuple[Match, int]]) -> list[tuple[int, int, int]]:
-        """Secrets as first, last and matcher, ascending; those that overlap made one, what was replaced left out."""
+    def _merged(self, matches: list[tuple[Match, int]]) -> list[tuple[int, int, int]]:
+        """Secrets as first, last and matcher, ascending; those that overlap made one."""
         merged: list[tuple[int, int, int]] = []
         for first, last, number in sorted(
             ((match.first, match.last, number) for match, number in matches), key=lambda span: (span[0], span[2])
@@ -207,7 +223,7 @@ class Redactor:
                 merged[-1] = (start, max(end, last), name)
             else:
                 merged.append((first, last, number))
-        return [span for span in merged if text[span[0] : span[1]] not in self._done]
+        return merged
 
 
 def _beginnings(literals: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -216,3 +232,9 @@ def _beginnings(literals: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for beginning in sorted(cut_off, key=len, reverse=True):
         by_last.setdefault(beginning[-1], []).append(beginning)
     return {last: tuple(beginnings) for last, beginnings in by_last.items()}
+
+
+def _stop(walls: list[tuple[int, int]], place: int, size: int) -> int:
+    """How far a match at `place` may reach: to the next wall, and nowhere inside one."""
+    following = bisect_right(walls, place, key=itemgetter(1))
+    return max(place, walls[following][0]) if following < len(walls) else size

@@ -15,7 +15,8 @@ _T = TypeVar("_T")
 _Text = Callable[[str], str]
 _Names = Callable[[str], "str | None"]
 
-_ID_FIELDS = ("_id", "_ids", "_type", "_kind", "_code", "_status")
+_IDS = {"id", "key", "type", "kind"}
+_ID_ENDINGS = ("_id", "_ids", "_type", "_kind", "_code", "_status")
 
 
 class _Redacts(Protocol):
@@ -75,9 +76,7 @@ def _text_fields(struct: Any) -> tuple[str, ...]:
     return tuple(
         field.name
         for field in msgspec.structs.fields(struct)
-        if field.name not in {"id", "type", "kind"}
-        and not field.name.endswith(_ID_FIELDS)
-        and _may_hold_text(field.type)
+        if field.name not in _IDS and not field.name.endswith(_ID_ENDINGS) and _may_hold_text(field.type)
     )
 
 

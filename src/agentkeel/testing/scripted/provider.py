@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -171,6 +171,7 @@ class ScriptedConnection:
         self.spec = spec
         self.provider_session_id = provider_session_id
         self.alive = True
+        self.process: Mapping[str, Any] = {}
         self.prompts: list[Prompt] = []
         self._now: Playing | None = None
         self._agent = Agent(

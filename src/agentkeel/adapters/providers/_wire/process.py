@@ -78,6 +78,7 @@ class Process:
         grace: float = 5.0,
         stderr_bytes: int = 65_536,
         waiting_bytes: int = 4 << 20,
+        token: str | None = None,
         spill_bytes: int = SPILL_BYTES,
         max_line_bytes: int = MAX_LINE_BYTES,
         splitter: Splitter | None = None,
@@ -91,6 +92,7 @@ class Process:
             grace: Seconds between TERM and KILL.
             stderr_bytes: How much of the end of stderr is kept.
             waiting_bytes: How much of stdout may wait for `next_lines` before the child is made to wait.
+            token: The mark it carries, from `new_token`, where that must be known beforehand; None makes one.
             splitter: What cuts stdout up, where it is not lines; `scratch` and the two limits are then its own.
         Raises:
             ProviderUnavailable: The program is missing or cannot be run; `details["kind"]` says which.
@@ -98,7 +100,7 @@ class Process:
         """
         if splitter is None:
             splitter = Splitter(scratch=scratch, spill_bytes=spill_bytes, max_bytes=max_line_bytes)
-        child = await spawn(Plan(argv=tuple(argv), cwd=Path(cwd), env=env, stdin=stdin))
+        child = await spawn(Plan(argv=tuple(argv), cwd=Path(cwd), env=env, stdin=stdin, token=token))
         try:
             process = cls(child, splitter=splitter, waiting_bytes=waiting_bytes, stderr_bytes=stderr_bytes, grace=grace)
         except BaseException:

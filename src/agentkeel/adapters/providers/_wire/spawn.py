@@ -44,7 +44,7 @@ from agentkeel.adapters.providers._wire.descendants import (
 )
 from agentkeel.errors import ProviderUnavailable, ValidationError
 
-__all__ = ["Child", "Plan", "spawn", "threads"]
+__all__ = ["Child", "Plan", "new_token", "spawn", "threads"]
 
 PopenBytes = subprocess.Popen[bytes]
 
@@ -56,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cwd: Path
     env: Mapping[str, str]
     stdin: Literal["pipe", "null"] = "pipe"
+    token: str | None = None
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -63,6 +64,11 @@ class Child(msgspec.Struct, frozen=True):
 
     popen: PopenBytes
     identity: ProcessIdentity
+
+
+def new_token() -> str:
+    """A mark that nobody else carries."""
+    return secrets.token_hex(16)
 
 
 async def spawn(plan: Plan) -> Child:
@@ -141,7 +147,7 @@ def destroy(child: Child) -> None:
 def _start(plan: Plan) -> Child:
     become_subreaper()
     program = _program(plan)
-    token = secrets.token_hex(16)
+    token = plan.token or new_token()
     prefix = _prefix(program, token)
     try:
         popen = subprocess.Popen(

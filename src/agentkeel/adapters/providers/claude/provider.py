@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
+from msgspec import to_builtins
 
 from agentkeel.adapters.providers._wire.jsonl import BadLines, Junk, decode
 from agentkeel.adapters.providers._wire.lines import Line, LongLine
@@ -163,11 +165,17 @@ class ClaudeConnection:
         self._waiting: deque[Line] = deque()
         self._prompting = False
         self._broken = False
+        self._ready = False
 
     @property
     def provider_session_id(self) -> str | None:
         """The program's own id of the conversation; known from the first turn on, or from `resume`."""
         return self._mapper.session_id or self._resume
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """Names the program's process for whoever must end it after our death."""
+        return to_builtins(self._process.identity)  # type: ignore[no-any-return]
 
     @property
     def pid(self) -> int:
@@ -202,8 +210,9 @@ class ClaudeConnection:
                 "to it; try again, or raise the time it may take to start.",
                 details={"startup_timeout": spec.startup_timeout, "stderr": self._process.stderr_tail[-2000:]},
             ) from error
+        self._ready = True
 
-    async def prompt(self, prompt: Prompt) -> AsyncIterator[Sequence[Said]]:
+    async def prompt(self, prompt: Prompt) -> AsyncGenerator[Sequence[Said]]:
         """One turn; see `Connection.prompt`."""
         if not self.alive or self._prompting:
             raise self._not_usable()
@@ -240,11 +249,12 @@ class ClaudeConnection:
 
     async def leave(self) -> None:
         """The program was asked to go, and given a moment to write its conversation down. Called by `open`."""
-        with anyio.move_on_after(_LEAVE_SECONDS, shield=True):
-            await self.interrupt()
-            self._process.close_stdin()
-            while lines := await self._process.next_lines():
-                _close(lines)
+        if self._ready:
+            with anyio.move_on_after(_LEAVE_SECONDS, shield=True):
+                await self.interrupt()
+                self._process.close_stdin()
+                while lines := await self._process.next_lines():
+                    _close(lines)
         _close(self._waiting)
 
     async def _handshake(self, request_id: str) -> None:

@@ -6,10 +6,11 @@ Whoever runs a turn reads the pipe; `interrupt` and `answer` only write, so they
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import anyio
+from msgspec import to_builtins
 
 from agentkeel.adapters.providers._wire.jsonrpc import CallFailed, Response
 from agentkeel.adapters.providers._wire.lines import LongLine
@@ -49,6 +50,11 @@ class Connected:
     def provider_session_id(self) -> str | None:
         """Codex's thread id. It can be resumed once the thread had its first turn."""
         return self._protocol.conversation.thread_id
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """Names the server's process for whoever must end it after our death."""
+        return to_builtins(self._process.identity)  # type: ignore[no-any-return]
 
     @property
     def alive(self) -> bool:

@@ -14,6 +14,7 @@ import anyio.lowlevel
 import msgspec
 
 from agentkeel.adapters.providers._wire.process import Process
+from agentkeel.adapters.providers._wire.spawn import new_token
 from agentkeel.adapters.providers.shell.output import Chunks, Transcript, exit_of
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt
@@ -65,6 +66,12 @@ class ShellConnection:
         self._options = options
         self._env = env
         self._running: Running | None = None
+        self._token = new_token()
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """The mark that its commands will carry: whoever must end them after our death finds them by it."""
+        return {"pid": 0, "start_time": 0, "token": self._token}
 
     async def prompt(self, prompt: Prompt) -> AsyncGenerator[Sequence[Said], None]:
         """One command.
@@ -78,7 +85,7 @@ class ShellConnection:
         if self._running is not None:
             raise StateError("A command is still running: one at a time.")
         command = self._read(prompt)
-        running = self._running = Running(command, self._options, self._env)
+        running = self._running = Running(command, self._options, self._env, token=self._token)
         try:
             async with aclosing(running.play()) as batches:
                 async for said in batches:
@@ -109,8 +116,9 @@ class ShellConnection:
 class Running:
     """One command from its announcement to its end."""
 
-    def __init__(self, command: Command, options: Options, env: Mapping[str, str]) -> None:
+    def __init__(self, command: Command, options: Options, env: Mapping[str, str], *, token: str) -> None:
         self.closed = False
+        self._token = token
         self._command = command
         self._options = options
         self._env = env
@@ -181,6 +189,7 @@ class Running:
             cwd=options.workspace,
             env=self._env,
             stdin="null",
+            token=self._token,
             grace=options.grace,
             stderr_bytes=options.max_output_bytes,
             splitter=Chunks(),
