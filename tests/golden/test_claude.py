@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkeel.adapters.providers._wire.lines import Splitter
-from agentkeel.adapters.providers.claude.mapping import DROPPED, Mapper
+from agentkeel.adapters.providers.claude.mapping import Mapper
+from agentkeel.adapters.providers.claude.unmapped import DROPPED
 from agentkeel.core.codec import encode_body, kind_of
 from agentkeel.core.events import Draft, MessageStreamed, TokenUsageUpdated
 from agentkeel.core.usage import Usage
@@ -34,8 +35,11 @@ def entries(capture: Path) -> list[dict[str, Any]]:
 
 
 def replay(capture: Path, feed: Callable[[Mapper, bytes], list[Said]] | None = None) -> Iterator[Said]:
-    """What a mapper says to a recording, with a turn begun for each prompt in it."""
-    mapper = Mapper()
+    """What a mapper says to a recording, with a turn begun for each prompt in it.
+
+    As in `ClaudeConnection`, what comes between turns waits for the next one.
+    """
+    mapper, waiting = Mapper(), list[bytes]()
     for entry in entries(capture):
         match entry:
             case {"dir": "in", "msg": {"type": "user", "message": message, **rest}}:
@@ -48,8 +52,10 @@ def replay(capture: Path, feed: Callable[[Mapper, bytes], list[Said]] | None = N
                 decision = Decision(allow=answer.get("behavior") == "allow", interrupt=bool(answer.get("interrupt")))
                 mapper.permission(response["request_id"], decision)
             case {"dir": "out", "msg": message}:
-                line = json.dumps(message).encode()
-                yield from feed(mapper, line) if feed else mapper.feed(line)
+                waiting.append(json.dumps(message).encode())
+        while waiting and mapper.busy:
+            line = waiting.pop(0)
+            yield from feed(mapper, line) if feed else mapper.feed(line)
     yield from mapper.lose()
 
 

@@ -57,7 +57,7 @@ class Troubles:
         self._quota_rejected = quota_rejected(record(message.get("rate_limit_info")))
 
     def goes_on(self, *, answered: bool = False, lost: bool = False) -> list[Body]:
-        """The turn was not ended by its last error. With an answer of the model it is mended; or the program is lost."""
+        """The turn was not ended by its last error: it is mended by an answer, or the program is lost."""
         told: list[Body] = []
         if self._error is not None:
             error = failed(self._provider, symptoms_of({}, self._error, None, quota_rejected=False))
