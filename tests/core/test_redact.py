@@ -61,10 +61,19 @@ def test_each_match_begins_with_a_literal_that_holds_a_gate(pattern: Pattern) ->
         assert all(any(gate in literal for gate in pattern.gates) for literal in literals)
 
 
+def test_what_was_redacted_before_is_left_alone_and_what_follows_is_not() -> None:
+    assert REDACTOR.text("password=[REDACTED]") == "password=[REDACTED]"
+    assert REDACTOR.text("password=a[REDACTED]") == "password=[REDACTED][REDACTED]"
+    assert REDACTOR.text("password=[REDACTED]&password=x") == "password=[REDACTED]&password=[REDACTED]"
+    block = next(text for name, text, _ in SAMPLES if name == "private-key")
+    once = REDACTOR.text(f"password=x{block}abc")
+    assert once == REDACTOR.text(once) == "password=[REDACTED]abc"
+
+
 @settings(deadline=None)
 @given(texts)
 def test_redacting_twice_equals_once(text: str) -> None:
-    for replacement in (PLAIN, CATEGORISED, "***"):
+    for replacement in (PLAIN, CATEGORISED, "***", "<gone away>"):
         redactor = Redactor(replacement=replacement, accelerate=False)
         once = redactor.text(text)
         assert redactor.text(once) == once
@@ -103,9 +112,10 @@ def test_a_pattern_that_is_no_expression_is_refused_by_name() -> None:
     assert caught.value.code == "invalid_format"
 
 
-def test_a_replacement_that_is_itself_a_secret_is_refused() -> None:
+@pytest.mark.parametrize("replacement", ["password=hidden", "", "sk-" + "x" * 40])
+def test_a_replacement_that_is_itself_a_secret_or_nothing_is_refused(replacement: str) -> None:
     with pytest.raises(ValidationError):
-        Redactor(replacement="password=hidden")
+        Redactor(replacement=replacement)
 
 
 @pytest.mark.parametrize("redactor_kind", [False, True])
@@ -181,6 +191,7 @@ class Inner(msgspec.Struct, frozen=True):
 
 class Body(msgspec.Struct, frozen=True):
     text: str
+    key: str = SECRET
     place: Id = Id(SECRET)
     kind_of: Literal["a"] = "a"
     colour: Colour = Colour.RED

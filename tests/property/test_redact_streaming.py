@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkeel.core.redact import DEFAULT, PLAIN, Pattern, Redactor
+from agentkeel.core.redact import CATEGORISED, DEFAULT, PLAIN, Pattern, Redactor
 
 _samples = runpy.run_path(str(Path(__file__).parent.parent / "core" / "redact_samples.py"))
 SAMPLES: tuple[tuple[str, str, str], ...] = _samples["SAMPLES"]
@@ -55,10 +55,12 @@ def test_any_text_cut_anywhere_equals_the_whole(text: str, cuts: list[int]) -> N
 
 
 @settings(deadline=None)
-@given(texts, st.integers(min_value=1, max_value=7))
-def test_small_pieces_equal_the_whole(text: str, size: int) -> None:
+@given(texts, st.integers(min_value=1, max_value=7), st.sampled_from([PLAIN, CATEGORISED, "<gone away>"]))
+def test_small_pieces_equal_the_whole(text: str, size: int, replacement: str) -> None:
+    redactor = Redactor(replacement=replacement, accelerate=False)
+    text = text.replace(PLAIN, replacement.replace("<name>", "password"))
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
-    assert streamed(REDACTOR, *chunks) == REDACTOR.text(text)
+    assert streamed(redactor, *chunks) == redactor.text(text)
 
 
 @pytest.mark.parametrize("text", PROSE)
