@@ -100,6 +100,14 @@ def test_user_patterns_append_or_replace() -> None:
     assert Redactor((mine,)).text(f"TICKET-1234 {SECRET}") == f"[REDACTED] {SECRET}"
 
 
+def test_both_builds_agree_where_unicode_folds_to_ascii() -> None:
+    mine = Pattern(name="ticket", regex="(?i)ticket-[0-9]+", literals=("ticket-",))
+    for text in ("tic\u212aet-1 TICKET-2", "t\u0130cket-1 ticket-2 \u0130 Ticket-3"):
+        stdlib, fast = Redactor([mine], accelerate=False), Redactor([mine])
+        assert stdlib.find(text) == fast.find(text)
+        assert len(stdlib.find(text)) == text.lower().count("ticket-") - text.count("\u212a")
+
+
 def test_a_pattern_without_literals_searches_every_text() -> None:
     redactor = Redactor([Pattern(name="card", regex=r"[0-9]{4}(?: [0-9]{4}){3}")])
     assert redactor.text("pay 1234 5678 9012 3456 now") == "pay [REDACTED] now"

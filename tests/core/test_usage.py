@@ -42,6 +42,15 @@ def test_a_repeated_cumulative_report_counts_once() -> None:
     assert meter.total == Usage(input_tokens=300)
 
 
+def test_a_count_that_falls_and_rises_again_is_not_new() -> None:
+    meter, _ = Meter(reports="cumulative").report(Usage(input_tokens=100, output_tokens=10))
+    meter, fresh = meter.report(Usage(input_tokens=40, output_tokens=20))
+    assert fresh == Usage(output_tokens=10)
+    meter, fresh = meter.report(Usage(input_tokens=100, output_tokens=20))
+    assert fresh == Usage()
+    assert meter.total == Usage(input_tokens=100, output_tokens=20)
+
+
 def test_a_resumed_thread_counts_only_what_comes_after_it() -> None:
     meter = Meter.resuming(Usage(input_tokens=200, output_tokens=10))
     meter, fresh = meter.report(Usage(input_tokens=300, output_tokens=15))
