@@ -25,7 +25,7 @@ from agentkeel.adapters.stores.sqlite.rows import (
     session_of,
     session_row,
 )
-from agentkeel.adapters.stores.sqlite.sql import ask, pragma, repeated
+from agentkeel.adapters.stores.sqlite.sql import ask, pragma, query, repeated
 from agentkeel.core.append import Extension, Name
 from agentkeel.core.codec import kind_of
 from agentkeel.core.events import Event
@@ -39,6 +39,8 @@ __all__ = ["Ledger", "Log"]
 
 ROWS_PER_STEP = 32
 """Events one statement inserts. SQLite's fixed cost per step, and a handover of the interpreter's lock, are shared."""
+BLOCK_BITS = 12
+"""Events of a block, as a power of two. See `migrations/0001_log.sql`."""
 REMEMBERED = 4096
 """Sessions and runs to keep in mind."""
 BUSY_MS = 5000
@@ -50,16 +52,15 @@ LAST_BUSY_MS = 200
 class Log:
     """One session's log as `core.append` wants to know it: committed events and those of the open transaction."""
 
-    __slots__ = ("_ledger", "head", "id", "number", "session")
+    __slots__ = ("_ledger", "block", "head", "id", "number", "session")
 
-    def __init__(
-        self, ledger: Ledger, session_id: SessionId, number: int | None, session: SessionState | None, head: int
-    ) -> None:
+    def __init__(self, ledger: Ledger, session_id: SessionId) -> None:
         self._ledger = ledger
         self.id = session_id
-        self.number = number
-        self.session = session
-        self.head = head
+        self.number: int | None = None
+        self.session: SessionState | None = None
+        self.head = 0
+        self.block = -1
 
     def run(self, run_id: RunId) -> RunState | None:
         known = self._ledger.run(run_id)
@@ -87,10 +88,12 @@ class Ledger:
         self._logs: dict[SessionId, Log] = {}
         self._runs: dict[RunId, tuple[int, RunState]] = {}
         self._pending: list[Any] = []
+        self._blocks: list[tuple[int, int, int]] = []
         self._names: dict[tuple[int, Name], Event] = {}
         self._sessions_changed: dict[int, tuple[SessionState, bool]] = {}
         self._runs_changed: dict[int, tuple[int, RunState, bool]] = {}
-        self._last_session = self._last_run = 0
+        self._last_session = self._last_run = self._last_event = 0
+        self._numbers_read = False
         self._last_at: tuple[Any, int] = (None, 0)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -226,10 +229,10 @@ class Ledger:
         log = self._logs.pop(session_id, None)
         if log is None:
             rows = self._ask("session_at_hand", (session_id,))
-            log = Log(self, session_id, None, None, 0)
+            log = Log(self, session_id)
             if rows:
-                ((number, state, head),) = rows
-                log = Log(self, session_id, number, session_of(state), head or 0)
+                ((log.number, state, log.block, log.head),) = rows
+                log.session = session_of(state)
         self._logs[session_id] = log
         return log
 
@@ -254,7 +257,7 @@ class Ledger:
         log.head = extension.head
         for name, event in extension.names.items():
             self._names[number, name] = event
-        self._place(number, extension)
+        self._place(log, number, extension)
 
     def run(self, run_id: RunId) -> tuple[int, RunState] | None:
         """The run's number and state, as of this transaction."""
@@ -278,7 +281,7 @@ class Ledger:
     def at(self, number: int, session_id: SessionId, sequence: int) -> Event:
         """The event at a place, as of this transaction."""
         self._flush()
-        (row,) = self._ask("event_page", (number, sequence - 1, 1))
+        (row,) = self._ask("event_page", {"session": number, "after": sequence - 1, "limit": 1})
         return event_of(session_id, row)
 
     def delete(self, session_id: SessionId) -> list[RunId]:
@@ -297,7 +300,7 @@ class Ledger:
             self.rollback()
             raise still_running(at_work[0][0], session_id)
         alive = [run.id for run in self.alive() if run.session_id == session_id]
-        for what in ("name", "event", "run", "session"):
+        for what in ("name", "event", "block", "run", "session"):
             self._ask(f"{what}_delete", (number,))
         self._dirty = True
         self.commit()
@@ -322,14 +325,22 @@ class Ledger:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _place(self, number: int, extension: Extension) -> None:
+    def _place(self, log: Log, number: int, extension: Extension) -> None:
+        self._read_numbers()
         pending, names, numbers = self._pending, extension.names, self._runs
         last_at, last_micros = self._last_at
+        place = self._last_event
         for event, body in zip(extension.added, extension.bodies, strict=True):
             if event.at is not last_at:
                 last_at, last_micros = event.at, micros(event.at)
             run_id = event.run_id
+            place += 1
+            if place >> BLOCK_BITS != log.block:
+                log.block = place >> BLOCK_BITS
+                self._blocks.append((number, event.sequence, log.block))
             pending += (
+                place,
+                log.block,
                 number,
                 event.sequence,
                 last_micros,
@@ -344,6 +355,7 @@ class Ledger:
                 extra_of(event, own_id=bool(names) and Name("id", event.id) in names),
             )
         self._last_at = (last_at, last_micros)
+        self._last_event = place
 
     def _flush(self) -> None:
         """What is pending is in the transaction."""
@@ -355,6 +367,10 @@ class Ledger:
                 values = pending if len(pending) <= step else pending[start : start + step]
                 db.execute(repeated("event_add", len(values) // _COLUMNS), values)
             self._pending = []
+        if self._blocks:
+            assert db is not None
+            db.executemany(query("block_add"), self._blocks)
+            self._blocks = []
         for (number, name), event in self._names.items():
             self._ask("name_add", (number, name.kind, name.text, event.sequence))
         self._names.clear()
@@ -377,13 +393,15 @@ class Ledger:
         return self._last_run
 
     def _read_numbers(self) -> None:
-        if not self._last_session and not self._last_run:
-            ((sessions, runs),) = self._ask("numbers_used", ())
-            self._last_session, self._last_run = sessions or 0, runs or 0
+        if not self._numbers_read:
+            self._numbers_read = True
+            ((sessions, runs, events),) = self._ask("numbers_used", ())
+            self._last_session, self._last_run, self._last_event = sessions or 0, runs or 0, events or 0
 
     def _clear(self) -> None:
         """Nothing waits to be written."""
         self._pending = []
+        self._blocks = []
         self._names.clear()
         self._sessions_changed.clear()
         self._runs_changed.clear()
@@ -394,7 +412,7 @@ class Ledger:
         self._clear()
         self._logs.clear()
         self._runs.clear()
-        self._last_session = self._last_run = 0
+        self._numbers_read = False
 
     def _trim(self) -> None:
         """The sessions longest out of use are forgotten, and the runs longest known."""
@@ -404,4 +422,4 @@ class Ledger:
             del self._runs[next(iter(self._runs))]
 
 
-_COLUMNS = 12
+_COLUMNS = 14

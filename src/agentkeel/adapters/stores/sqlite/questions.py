@@ -39,7 +39,7 @@ def events(
     if after > (last or 0):
         raise beyond_head(session_id, after, last or 0)
     if where is None:
-        rows = ask(db, "event_page", (number, after, min(limit, _NO_PLACE)))
+        rows = ask(db, "event_page", {"session": number, "after": after, "limit": min(limit, _NO_PLACE)})
     else:
         rows = ask(
             db,

@@ -1,4 +1,5 @@
--- What were the last numbers given to a session and to a run?
+-- What were the last numbers given to a session, to a run and to an event?
 SELECT
     (SELECT seq FROM sqlite_sequence WHERE name = 'sessions'),
-    (SELECT seq FROM sqlite_sequence WHERE name = 'runs')
+    (SELECT seq FROM sqlite_sequence WHERE name = 'runs'),
+    (SELECT max(number) FROM events)

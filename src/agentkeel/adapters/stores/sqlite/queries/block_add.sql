@@ -1,0 +1,2 @@
+-- A session's log goes on in another block.
+INSERT INTO blocks (session, first, block) VALUES (?, ?, ?)

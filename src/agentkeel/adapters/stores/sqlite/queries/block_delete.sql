@@ -1,0 +1,2 @@
+-- A session is in no block.
+DELETE FROM blocks WHERE session = ?
