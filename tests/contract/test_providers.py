@@ -1,9 +1,11 @@
 """Every provider keeps the promises of `ports.provider`."""
 
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import anyio
 
 from agentkeel.adapters.providers.shell import Shell
 from agentkeel.core.content import Prompt
@@ -45,7 +47,7 @@ class TestScriptedThatCrashes(TestScripted):
                 yield stage
                 return
             yield Stage(
-                provider=scripted.ScriptedProvider([scripted.Say("Hm"), scripted.Crash()]), prompts=stage.prompts
+                provider=scripted.ScriptedProvider([scripted.Say("Hm"), scripted.Crash()], SAID), prompts=stage.prompts
             )
 
 
@@ -54,8 +56,16 @@ COMMANDS: dict[Act, str] = {
     "write": f"printf %s {shlex.quote(WRITTEN)} > {shlex.quote(FILE)}",
     "ask": f"printf %s {shlex.quote(WRITTEN)} > {shlex.quote(FILE)}",
     "fail": "echo trouble >&2; exit 3",
-    "hang": "echo hanging; sleep 600 & sleep 600",
+    "hang": "touch hanging; sleep 600 & sleep 600",
 }
+
+
+def until_there(path: Path) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        while not path.exists():
+            await anyio.sleep(0.01)
+
+    return wait
 
 
 class TestShellString(ProviderSuite):
@@ -64,6 +74,7 @@ class TestShellString(ProviderSuite):
         yield Stage(
             provider=Shell(shell=True, ask="ask" in turns),
             prompts=tuple(Prompt(text=COMMANDS[turn]) for turn in turns),
+            hanging=until_there(tmp_path / "workspace" / "hanging"),
         )
 
 
@@ -74,4 +85,5 @@ class TestShellArguments(ProviderSuite):
         yield Stage(
             provider=Shell(ask="ask" in turns),
             prompts=tuple(Prompt(text=shlex.join(vector), argv=vector) for vector in vectors),
+            hanging=until_there(tmp_path / "workspace" / "hanging"),
         )

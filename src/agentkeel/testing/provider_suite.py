@@ -18,6 +18,8 @@ business: a script, a scripted model server, a prompt that is a command.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -151,8 +153,8 @@ class ProviderSuite:
         assert set(reasons) == {"denied"}
 
     async def test_a_failed_turn_says_why(self, tmp_path: Path) -> None:
-        """A turn that ends badly ends as failed, or raises, with one of our errors; never as completed."""
-        async with self._staged(tmp_path, "fail") as (stage, connection):
+        """A turn that ends badly ends as failed, or raises, with an error of ours; if alive, it serves on."""
+        async with self._staged(tmp_path, "fail", "say") as (stage, connection):
             try:
                 said = await self._turn(stage, connection, 0)
             except ProviderError as raised:
@@ -160,8 +162,10 @@ class ProviderSuite:
             else:
                 assert _end_of(said).status == "failed"
                 error = _end_of(said).error
-        assert error is not None
-        assert error.message
+            assert error is not None
+            assert error.message
+            if connection.alive:
+                assert _end_of(await self._turn(stage, connection, 1)).status == "completed"
 
     # -- interrupts ------------------------------------------------------------------------------------------------
 
@@ -230,10 +234,34 @@ class ProviderSuite:
                     reading = _Reading(connection, stage.prompts[0])
                     group.start_soon(reading.run)
                     await self._until_hanging(stage, reading)
+                    _check_process(connection, _processes_of(tmp_path))
                 assert not _processes_of(tmp_path), "processes survived their connection"
                 await reading.done.wait()
                 ends = [one.status for one in reading.said if isinstance(one, Ended)]
                 assert "completed" not in ends, "a turn that was cut off is not a success"
+
+    async def test_an_agent_that_is_killed_did_not_succeed(self, tmp_path: Path) -> None:
+        """All processes of the agent are killed: the turn is over, not completed; if alive, it serves on."""
+        async with self._staged(tmp_path, "hang", "say") as (stage, connection):
+            reading, victims = _Reading(connection, stage.prompts[0]), []
+            async with anyio.create_task_group() as group:
+                group.start_soon(reading.run)
+                await self._until_hanging(stage, reading)
+                victims = _processes_of(tmp_path)
+                if not victims:
+                    group.cancel_scope.cancel()
+                for pid, _ in victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                with anyio.fail_after(self.patience):
+                    await reading.done.wait()
+            if not victims:
+                pytest.skip("it has no process")
+            if reading.error is None and any(isinstance(one, Ended) for one in reading.said):
+                check_turn(reading.said, stage.provider, connection)
+                assert _end_of(reading.said).status == "failed"
+            if connection.alive:
+                assert _end_of(await self._turn(stage, connection, 1)).status == "completed"
 
     async def test_a_cancelled_reader_leaves_nothing_behind(self, tmp_path: Path) -> None:
         """Whoever reads the turn is cancelled, then the block is left: the agent and all it started are gone."""
@@ -408,6 +436,15 @@ def _check_usage(bodies: Sequence[ev.Body], whole: Usage | None) -> None:
             total += body.usage
     if whole is not None:
         assert total == whole, f"the deltas add up to {total}, and the turn used {whole}"
+
+
+def _check_process(connection: Connection, living: Sequence[tuple[int, float]]) -> None:
+    process = connection.process
+    if not process:
+        return
+    assert set(process) == {"pid", "start_time", "token"}
+    assert msgspec.json.encode(process)
+    assert process["pid"] == 0 or process["pid"] in {pid for pid, _ in living}, "it names a process that is not its own"
 
 
 def _bodies(said: Sequence[Said]) -> list[ev.Body]:

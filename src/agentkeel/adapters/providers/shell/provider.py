@@ -10,8 +10,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import msgspec
 
 from agentkeel.adapters.providers._wire.environment import allowed_environment
-from agentkeel.adapters.providers.shell.connection import Command, Options, ShellConnection
+from agentkeel.adapters.providers.shell.connection import ShellConnection
 from agentkeel.adapters.providers.shell.rules import Rules, argv_of
+from agentkeel.adapters.providers.shell.said import Command, Options
 from agentkeel.core.capabilities import Capabilities, Capability
 from agentkeel.core.content import Prompt
 from agentkeel.errors import ValidationError
