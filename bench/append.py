@@ -1,6 +1,6 @@
 """How fast durable appends are, beside SQLite driven by hand in the same process.
 
-Goals (C1): (a) one session, one event, `full`: at least 0.5 of a raw commit. (b) 64 sessions that each await each event:
+Goals (C1): (a) one session, one event, `full`: at least 0.5 of a raw commit. (b) 64 sessions, each awaiting each event:
 at least 10 raw commits. (c) batches of 64: at least 0.5 of a raw batch of 512. (e) p99 of an append at half load: at
 most 3 commits. Medians of 5 interleaved rounds. Run: python bench/append.py
 """

@@ -102,6 +102,23 @@ def extend(
 class _Batch:
     """The drafts taken so far, and where they lead."""
 
+    __slots__ = (
+        "_added",
+        "_bodies",
+        "_events",
+        "_expected",
+        "_first",
+        "_head",
+        "_moved",
+        "_names",
+        "_now",
+        "_past",
+        "_runs",
+        "_session_id",
+        "_session_moved",
+        "session",
+    )
+
     def __init__(self, past: Past, session_id: SessionId, now: datetime, expected: int | None) -> None:
         self.session = past.session
         self._past = past
@@ -140,7 +157,8 @@ class _Batch:
         kind = type(data)
         if self.session is None or kind in _SESSION_RULES:
             sessions.check(self.session, data, session_id=self._session_id)
-            check_id(self._session_id, what="session_id")
+            if self.session is None:
+                check_id(self._session_id, what="session_id")
         run_id = draft.run_id
         state = None
         if run_id is not None:
@@ -148,7 +166,8 @@ class _Batch:
         elif kind in runs.LIFECYCLE:
             raise _needs_run(data, index)
         self._head += 1
-        event = _placed(draft, data, self._session_id, self._head, _time(draft, index) or self._now)
+        at = self._now if draft.at is None else _in_utc(draft.at, index)
+        event = _placed(draft, data, self._session_id, self._head, at)
         if kind in _EVOLVING:
             self._evolve(event, state)
         for name in names:
@@ -171,7 +190,8 @@ class _Batch:
             )
         if state is None or state.status in runs.TERMINAL or type(data) in runs.LIFECYCLE:
             runs.check(state, data, run_id=run_id)
-            check_id(run_id, what="run_id")
+            if state is None:
+                check_id(run_id, what="run_id")
         return state
 
     def _evolve(self, event: Event, state: RunState | None) -> None:
@@ -267,16 +287,14 @@ def _needs_run(data: Body, index: int) -> ValidationError:
     )
 
 
-def _time(draft: Draft, index: int) -> datetime | None:
-    if draft.at is None:
-        return None
-    if draft.at.tzinfo is None:
+def _in_utc(at: datetime, index: int) -> datetime:
+    if at.tzinfo is None:
         raise ValidationError(
             f"The time of the draft at index {index} has no time zone. Nothing was added.",
             code="invalid_format",
             details={"index": index, "field": "at"},
         )
-    return draft.at.astimezone(UTC)
+    return at.astimezone(UTC)
 
 
 def _placed(draft: Draft, data: Body, session_id: SessionId, sequence: int, at: datetime) -> Event:

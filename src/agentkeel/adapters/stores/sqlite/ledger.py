@@ -238,7 +238,9 @@ class Ledger:
 
     def take(self, log: Log, extension: Extension) -> None:
         """The events of `extension` are at the log's end, in this transaction."""
-        self._dirty = self._dirty or bool(extension.added)
+        if not extension.added:
+            return
+        self._dirty = True
         if extension.session is not None:
             new = log.number is None
             if log.number is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from agentkeel.adapters.stores.claims import Claims
 from agentkeel.adapters.stores.sqlite.faults import is_dead, of_writing
 from agentkeel.adapters.stores.sqlite.ledger import Ledger
 from agentkeel.core.append import extend
-from agentkeel.core.events import Draft, Event
+from agentkeel.core.events import Draft
 from agentkeel.core.ids import SessionId
 from agentkeel.errors import Error, wrap
 from agentkeel.ports.store import Appended, Durability
@@ -33,60 +34,29 @@ DRAFTS_PER_GROUP = 8192
 """A transaction takes no further batch once it has this many drafts."""
 
 
-class _Job:
-    """Something for the writer to do, and the future that waits for it."""
+@dataclass(slots=True, eq=False)
+class Append:
+    """One batch of one caller, and the future that waits for it."""
 
-    __slots__ = ("error", "future", "result")
-
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self.future = future
-        self.result: Any = None
-        self.error: Error | None = None
-
-    def resolve(self) -> None:
-        """Tell who waits, if somebody still does."""
-        if self.future.done():
-            return
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
+    future: asyncio.Future[Any]
+    session_id: SessionId
+    drafts: Sequence[Draft]
+    now: datetime
+    expected: int | None
+    fence: int | None
+    durability: Durability
+    result: Any = ()
+    error: Error | None = None
 
 
-class Append(_Job):
-    """One batch of one caller."""
-
-    __slots__ = ("drafts", "durability", "events", "expected", "fence", "now", "session_id")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any],
-        session_id: SessionId,
-        drafts: Sequence[Draft],
-        now: datetime,
-        *,
-        expected: int | None,
-        fence: int | None,
-        durability: Durability,
-    ) -> None:
-        super().__init__(future)
-        self.session_id = session_id
-        self.drafts = drafts
-        self.now = now
-        self.expected = expected
-        self.fence = fence
-        self.durability = durability
-        self.events: Sequence[Event] = ()
-
-
-class _Call(_Job):
+@dataclass(slots=True, eq=False)
+class _Call:
     """A question or an order that is no append."""
 
-    __slots__ = ("work",)
-
-    def __init__(self, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
-        super().__init__(future)
-        self.work = work
+    future: asyncio.Future[Any]
+    work: Callable[[], Any]
+    result: Any = None
+    error: Error | None = None
 
 
 class Writer:
@@ -97,7 +67,7 @@ class Writer:
         self._location = location
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Append | _Call | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"agentkeel-writer {location}", daemon=True)
         self._claims = Claims(0, monotonic)
 
@@ -165,7 +135,7 @@ class Writer:
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        job: _Job | None = self._jobs.get()
+        job: Append | _Call | None = self._jobs.get()
         while job is not None:
             if isinstance(job, _Call):
                 self._do(job)
@@ -179,9 +149,8 @@ class Writer:
             if job is _NOTHING:
                 job = self._jobs.get()
 
-    def _gather(self, first: _Job) -> tuple[list[Append], _Job | None]:
+    def _gather(self, first: Append) -> tuple[list[Append], Append | _Call | None]:
         """All appends that wait, and the first job that is none (or that is too many)."""
-        assert isinstance(first, Append)
         group, drafts = [first], len(first.drafts)
         while drafts < DRAFTS_PER_GROUP:
             try:
@@ -212,7 +181,7 @@ class Writer:
                 job.error = job.error or failure
             return
         for job in group:
-            job.result = Appended(job.events, durability)
+            job.result = Appended(job.result, durability)
 
     def _extend(self, job: Append) -> None:
         log = self._ledger.log(job.session_id)
@@ -224,7 +193,7 @@ class Writer:
             job.error = error
             return
         self._ledger.take(log, extension)
-        job.events = extension.events
+        job.result = extension.events
         for run in extension.runs.values():
             if run.terminal:
                 self._claims.ended(run.id)
@@ -246,16 +215,22 @@ class Writer:
             self._ledger.drop()
         return of_writing(error, self._location) if isinstance(error, apsw.Error) else wrap(error)
 
-    def _deliver(self, jobs: Sequence[_Job]) -> None:
+    def _deliver(self, jobs: Sequence[Append | _Call]) -> None:
         try:
             self._loop.call_soon_threadsafe(_resolve, jobs)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
 
-def _resolve(jobs: Sequence[_Job]) -> None:
+def _resolve(jobs: Sequence[Append | _Call]) -> None:
+    """Tell who waits, where somebody still does."""
     for job in jobs:
-        job.resolve()
+        if job.future.done():
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
 
 
 _NOTHING: Any = object()
