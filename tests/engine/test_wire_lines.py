@@ -1,5 +1,7 @@
 """Lines from chunks, and what lines hold: framing survives any cut, any length and any bytes."""
 
+import errno
+import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,6 +129,25 @@ def test_a_full_disk_cuts_the_line_and_keeps_its_start_and_the_framing(monkeypat
     assert (lines[0].size, lines[0].kept, lines[0].lost) == (15, 0, "disk")
     assert lines[1] == b"after"
     lines[0].close()
+
+
+def test_a_disk_that_has_space_again_does_not_leave_a_hole_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullOnce(io.BytesIO):
+        failed = False
+
+        def write(self, data: bytes | bytearray | memoryview) -> int:
+            if not self.failed and self.tell() >= 10:
+                self.failed = True
+                raise OSError(errno.ENOSPC, "no space left")
+            return super().write(data)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: FullOnce())
+    splitter = Splitter(spill_bytes=SPILL, max_bytes=40)
+    for chunk in (b"a" * 10, b"b" * 5, b"c" * 5):
+        assert splitter.feed(chunk) == []
+    (long,) = splitter.feed(b"\n")
+    assert isinstance(long, LongLine)
+    assert (long.read(), long.size, long.lost) == (b"a" * 10, 20, "disk")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,15 @@ async def test_ten_megabytes_of_stderr_first_do_not_block_and_their_end_is_kept(
     assert process.stderr_truncated
 
 
+async def test_the_end_of_stderr_is_cut_between_characters(tmp_path: Path) -> None:
+    code = "import sys\nsys.stderr.buffer.write('ü'.encode() * 20_000 + b'x')"
+    async with Process.start(python(tmp_path, code), cwd=tmp_path, env=ENV, stderr_bytes=1000) as process:
+        await read_all(process)
+        await process.wait()
+    assert process.stderr_tail == "ü" * 499 + "x"
+    assert process.stderr_truncated
+
+
 async def test_stderr_that_is_no_utf8_is_shown_within_the_limits(tmp_path: Path) -> None:
     code = "import sys\nsys.stderr.buffer.write(b'\\xff' * 40_000)"
     async with Process.start(python(tmp_path, code), cwd=tmp_path, env=ENV) as process:
@@ -206,7 +215,8 @@ async def test_input_larger_than_any_pipe_passes_through_a_child_that_answers_al
             process.close_stdin()
 
         group.create_task(feed())
-        lines = await read_all(process)
+        with anyio.fail_after(30):
+            lines = await read_all(process)
     assert b"".join(bytes(line) + b"\n" for line in lines if isinstance(line, bytes)) == data
 
 
@@ -461,6 +471,14 @@ async def test_children_of_other_code_keep_their_exit_status(tmp_path: Path) -> 
     async with Process.start(["true"], cwd=tmp_path, env=ENV) as process:
         await process.wait()
     assert other_code.wait() == 17
+
+
+async def test_the_pid_of_an_ended_child_cannot_be_reused_before_its_family_was_swept(tmp_path: Path) -> None:
+    async with Process.start(["true"], cwd=tmp_path, env=ENV) as process:
+        assert await process.wait() == 0
+        assert exists(process.identity.pid)
+        assert not alive(process.identity.pid)
+    assert not exists(process.identity.pid)
 
 
 async def test_a_taken_exit_status_is_said_and_not_invented(tmp_path: Path) -> None:
