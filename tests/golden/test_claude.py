@@ -8,7 +8,9 @@ program: it writes the expectations anew, and the difference is what to review.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +24,7 @@ from agentkeel.adapters.providers._wire.lines import Splitter
 from agentkeel.adapters.providers.claude.mapping import Mapper
 from agentkeel.adapters.providers.claude.unmapped import DROPPED
 from agentkeel.core.codec import encode_body, kind_of
-from agentkeel.core.events import Draft, MessageStreamed, TokenUsageUpdated
+from agentkeel.core.events import Draft, MessageReceived, MessageStreamed, TokenUsageUpdated
 from agentkeel.core.usage import Usage
 from agentkeel.ports.provider import Began, Decision, Ended, Said
 
@@ -228,6 +230,53 @@ def test_a_field_of_the_wrong_kind_breaks_nothing(data: st.DataObject) -> None:
     said = mapper.feed(INIT) + mapper.feed(json.dumps(message).encode()) + mapper.lose()
     assert isinstance(said, list)
     assert not mapper.busy
+
+
+WRONG = [None, True, -1, 1e300, "", "odd", [], [[]], [{}], {}, {"a": []}]
+
+
+@pytest.mark.parametrize("kind", ["result", "assistant", "user", "system", "control_request", "command_lifecycle"])
+def test_no_field_of_a_line_need_be_what_it_was(kind: str) -> None:
+    messages = [message for line in sorted(set(LINES)) if (message := json.loads(line))["type"] == kind]
+    for message in messages[::6]:
+        for name, value in product(message, WRONG):
+            mapper = Mapper()
+            mapper.begin("one")
+            mapper.feed(INIT)
+            mapper.feed(json.dumps({**message, name: value}).encode())
+            mapper.lose()
+            assert not mapper.busy
+
+
+def test_a_turn_that_a_background_command_caused_is_not_taken_for_the_next_prompts() -> None:
+    outgoing = [
+        json.dumps(entry["msg"]).encode()
+        for entry in entries(FOLDER / "2.1.329/background_bash.jsonl")
+        if entry["dir"] == "out"
+    ]
+    mapper = Mapper()
+    mapper.begin("first")
+    left = deque(outgoing)
+    while mapper.busy:
+        mapper.feed(left.popleft())
+    mapper.begin("second")
+    said = [one for line in left for one in mapper.feed(line)]
+    assert mapper.busy
+    assert [body.content for body in drafts(said, MessageReceived)] == ["bg finished, noted"]
+    result = {
+        "type": "result",
+        "subtype": "success",
+        "is_error": False,
+        "result": "mine",
+        "user_message_uuid": "second",
+    }
+    said += mapper.feed(json.dumps(result).encode())
+    assert mapper.settling
+    said += mapper.feed(b'{"type":"system","subtype":"session_state_changed","state":"idle"}')
+    assert [one.text for one in said if isinstance(one, Ended)] == ["mine"]
+    assert isinstance(said[0], Began)
+    (usage,) = drafts(said, TokenUsageUpdated)
+    assert usage.usage.output_tokens == 50
 
 
 def test_junk_is_kept_and_ends_nothing_until_there_is_too_much_of_it() -> None:

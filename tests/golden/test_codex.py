@@ -17,7 +17,7 @@ import pytest
 from agentkeel.adapters.providers._wire.lines import Splitter
 from agentkeel.adapters.providers.codex.errors import failure_of
 from agentkeel.adapters.providers.codex.mapping import DROPPED
-from agentkeel.adapters.providers.codex.options import MODES
+from agentkeel.adapters.providers.codex.options import Options
 from agentkeel.adapters.providers.codex.protocol import Plan, Protocol
 from agentkeel.core.events import (
     Draft,
@@ -38,7 +38,7 @@ def play(name: str, *, chunks: random.Random | None = None) -> list[Said]:
     """All that a recorded conversation says, with our own side of it as it was then; `chunks` cuts the lines anew."""
     lines = [msgspec.json.decode(line) for line in (FOLDER / f"{name}.jsonl").read_bytes().splitlines()]
     resume = next((m["msg"]["params"]["threadId"] for m in lines if m["msg"].get("method") == "thread/resume"), None)
-    protocol = Protocol(Plan(workspace=Path("/home/user/project"), mode=MODES["default"], resume=resume))
+    protocol = Protocol(Plan(workspace=Path("/home/user/project"), mode=Options().mode(), resume=resume))
     conversation = protocol.conversation
     said: list[Said] = []
 
@@ -260,7 +260,7 @@ def test_a_sub_agents_work_is_its_callers_and_its_tokens_count() -> None:
 
 
 def _fed(*messages: bytes) -> Protocol:
-    protocol = Protocol(Plan(workspace=Path("/home/user/project"), mode=MODES["default"]))
+    protocol = Protocol(Plan(workspace=Path("/home/user/project"), mode=Options().mode()))
     lines = (FOLDER / "error_401.jsonl").read_bytes().splitlines()
     for line in map(msgspec.json.decode, lines[: _first_answer_to_turn_start(lines) + 1]):
         if line["dir"] == "->" and "id" in line["msg"]:

@@ -58,9 +58,6 @@ class Messages:
                 closed = self.close(None)
                 self._incoming = _Incoming(record(event.get("message")))
                 return closed
-            case "content_block_start" if self._incoming is not None:
-                self._incoming.text.clear()
-                return []
             case "content_block_delta":
                 return self._piece(record(event.get("delta")), raw)
             case "message_delta" if self._incoming is not None:

@@ -26,6 +26,7 @@ DROPPED: Mapping[str, str] = {
     "system.task_progress": "a counter ticking; the task's end is kept",
     "system.ui_invalidate": "a request to redraw",
     "stream_event.ping": "no content",
+    "stream_event.content_block_start": "the pieces that follow say all of it",
     "stream_event.content_block_stop": "the whole block has its own line",
     "stream_event.message_stop": "the end of the message was in message_delta",
     "stream_event.content_block_delta.input_json_delta": "a tool's input comes whole",
