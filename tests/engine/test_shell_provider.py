@@ -201,7 +201,7 @@ def test_text_is_cut_between_characters_and_junk_is_kept_readable() -> None:
 
 async def test_a_command_out_of_time_is_gone_with_its_family_and_has_failed(spec: OpenSpec) -> None:
     said = await run(
-        Shell(shell=True, timeout=0.5, grace=0.2), spec, "trap '' TERM; echo part; setsid sleep 60 & sleep 60"
+        Shell(shell=True, timeout=1.5, grace=0.2), spec, "trap '' TERM; echo part; setsid sleep 60 & sleep 60"
     )
     error = error_of(said)
     assert (error.code, error.details) == ("command_failed", {"exit_code": 124, "timed_out": True})

@@ -160,7 +160,7 @@ def test_a_denied_name_wins_and_no_allowed_names_means_any() -> None:
 
 
 def test_a_text_is_split_where_a_shell_would_read_the_same() -> None:
-    assert argv_of("grep -n 'a b' \"c d\" e\\ f '' [x] {}") == ("grep", "-n", "a b", "c d", "e f", "", "[x]", "{}")
+    assert argv_of("[ -n 'a b' \"c d\" e\\ f '' '[x]' {} ]") == ("[", "-n", "a b", "c d", "e f", "", "[x]", "{}", "]")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,9 @@ def test_a_text_is_split_where_a_shell_would_read_the_same() -> None:
         'a "$B"',
         "a `b`",
         "a *.py",
+        "a [x]",
+        "a {b,c}",
+        "a b=~",
         "~/a",
         "a # b",
         "A=1 b",
@@ -269,3 +272,22 @@ def test_a_real_shell_runs_no_command_that_the_lists_forbid(tmp_path: Path, rule
 
 
 SHELLS = [shell for shell in ("/bin/sh", "/bin/bash") if os.access(shell, os.X_OK)]
+
+
+LETTERS = st.text(alphabet="ab '\"\\\t;|&<>()$`*?[]{}~#=:!é-2\n", min_size=1, max_size=16)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=LETTERS)
+def test_a_real_shell_reads_the_same_words(tmp_path: Path, text: str) -> None:
+    """What runs without a shell are the words that a shell would have passed, whatever files there are."""
+    for name in ("a", "b", "2", "-"):
+        (tmp_path / name).touch()
+    try:
+        words = argv_of(text)
+    except ValidationError:
+        return
+    for shell in SHELLS:
+        script = f"set -- {text}\nprintf '%s\\0' \"$@\""
+        done = subprocess.run([shell, "-c", script], capture_output=True, cwd=tmp_path, timeout=20, check=True)
+        assert tuple(done.stdout.decode().split("\0")[:-1]) == words, (shell, text)

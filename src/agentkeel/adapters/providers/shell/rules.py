@@ -109,6 +109,8 @@ def argv_of(text: str) -> Command:
             raise _needs_shell(f"it has {token.text!r}")
         if not token.open.isdisjoint(_SHELL_ONLY):
             raise _needs_shell(f"it has {min(token.open & _SHELL_ONLY)!r}")
+        if token.open >= {"[", "]"} or (token.open >= {"{", "}"} and token.text != "{}"):
+            raise _needs_shell(f"{token.text[:40]!r} may stand for other words")
         words.append(token.text)
     first = tokens[0] if tokens else None
     if not isinstance(first, Word) or not first.text:

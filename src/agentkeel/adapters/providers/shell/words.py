@@ -85,7 +85,9 @@ class _Reader:
             elif letter == "\\":
                 self._escaped()
             else:
-                if letter in _ALWAYS_ACTIVE or (letter in _ACTIVE_AT_START and self.at == begin):
+                # Some shells know a tilde behind `=` and `:` too.
+                starts = self.at == begin or (letter == "~" and self.text[self.at - 1] in "=:")
+                if letter in _ALWAYS_ACTIVE or (letter in _ACTIVE_AT_START and starts):
                     self._open.add(letter)
                 self._take(letter)
                 self.at += 1
