@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ from agentkeel.cli.lookup import run_named, session_named
 from agentkeel.cli.screen import Screen, screen_of
 from agentkeel.cli.table import Table
 from agentkeel.cli.words import duration, money, tokens
+from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json
 from agentkeel.core.events import TERMINAL_TYPES, Event
 from agentkeel.core.ids import RunId
@@ -24,10 +26,12 @@ from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
 from agentkeel.errors import ValidationError
 from agentkeel.manager import Manager
+from agentkeel.registry import default_store
 from agentkeel.session import Session
 
-__all__ = ["list_sessions", "show_events", "show_session"]
+__all__ = ["list_sessions", "show_events", "show_session", "tell_events", "tell_sessions"]
 
+_PIECES = frozenset({ev.MessageStreamed.type, ev.ReasoningStreamed.type})
 _EVENT_TYPES = "docs/reference/events.md"
 
 
@@ -36,17 +40,24 @@ def list_sessions(*, store: str | None, status: str | None, provider: str | None
     if limit < 0:
         raise ValidationError(f"--limit {limit} is below 0.", code="invalid_input")
 
-    async def listed(manager: Manager, out: Screen) -> None:
-        table = Table("SESSION", "STATUS", "PROVIDER", "CREATED", "WORKSPACE")
-        async for state in manager.sessions(status=status, provider=provider, limit=limit or None):
-            if json:
-                out.json(_values(state))
-            else:
-                table.add(state.id, state.status, state.provider or "", _time(state.created_at), state.workspace or "")
-        if not json:
-            table.show(out, nothing="No sessions.")
+    if store is None and _nothing_yet():
+        sys.stderr.write(f"There is no log yet; the first run makes {default_store()}\n")
+        return DONE
 
-    return _reading(store, listed)
+    wanted: dict[str, Any] = {"status": status, "provider": provider, "limit": limit or None}
+    return _reading(store, partial(tell_sessions, json=json, **wanted))
+
+
+async def tell_sessions(manager: Manager, out: Screen, *, json: bool = False, **wanted: Any) -> None:
+    """The sessions that are wanted, newest first."""
+    table = Table("SESSION", "STATUS", "PROVIDER", "CREATED", "WORKSPACE")
+    async for state in manager.sessions(**wanted):
+        if json:
+            out.json(_values(state))
+        else:
+            table.add(state.id, state.status, state.provider or "", _time(state.created_at), state.workspace or "")
+    if not json:
+        table.show(out, nothing="No sessions.")
 
 
 def show_session(id: str, *, store: str | None, json: bool) -> int:
@@ -76,10 +87,8 @@ def show_events(
     id: str, *, after: int, follow: bool, types: frozenset[str] | None, run: str | None, store: str | None, json: bool
 ) -> int:
     """The events are shown; with `follow`, up to the end of the session or run."""
-    from agentkeel.core.events import BODIES
-
     for kind in types or ():
-        if kind not in BODIES and kind != "unknown":
+        if kind not in ev.BODIES and kind != "unknown":
             raise ValidationError(f"There is no event type {kind!r}; see {_EVENT_TYPES}.", code="invalid_event_type")
 
     async def shown(manager: Manager, out: Screen) -> None:
@@ -90,13 +99,23 @@ def show_events(
             if follow
             else session.events(after=after, run_id=run_id, types=types)
         )
-        async for event in events:
-            if json:
-                out.json(event_to_json(event))
-            else:
-                _show_event(out, event)
+        await tell_events(events, out, json=json)
 
     return _reading(store, shown)
+
+
+async def tell_events(events: AsyncIterable[Event], out: Screen, *, json: bool = False, brief: bool = False) -> None:
+    """The events, each in one line: sequence, time, type, and what it says.
+
+    Where `brief`, of pieces of one text only the first has a line.
+    """
+    before = ""
+    async for event in events:
+        if json:
+            out.json(event_to_json(event))
+        elif not (brief and event.type == before and event.type in _PIECES):
+            _show_event(out, event)
+        before = event.type
 
 
 async def _following(
@@ -120,17 +139,21 @@ def _reading(store: str | None, show: Callable[[Manager, Screen], Awaitable[None
     return DONE
 
 
+def _nothing_yet() -> bool:
+    """Whether nothing was ever run: the log of whoever names none is not there."""
+    return not Path(default_store().partition(":")[2]).exists()
+
+
 async def _read(store: str | None, show: Callable[[Manager, Screen], Awaitable[None]], out: Screen) -> None:
     async with agentkeel.open(store, read_only=True) as manager:
         await show(manager, out)
 
 
 def _show_event(out: Screen, event: Event) -> None:
+    words = about(event).rstrip()
+    at = f"{event.at.astimezone():%H:%M:%S.%f}"[:-3]
     out.line(
-        f"{event.sequence:>6}  ",
-        (f"{event.at.astimezone():%H:%M:%S.%f}"[:-3] + "  ", "dim"),
-        (f"{event.type:<24}", "bold"),
-        about(event),
+        f"{event.sequence:>6}  ", (f"{at}  ", "dim"), (f"{event.type:<24}" if words else event.type, "bold"), words
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -21,20 +20,30 @@ _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
 def argument(tool_input: Any, workspace: str | None = None) -> str:
     """What a tool call is about, in one line of at most 60 characters."""
-    if isinstance(tool_input, Mapping):
-        telling = (tool_input[name] for name in _TELLING if tool_input.get(name))
-        told = next(telling, None)
-        if told is None and len(tool_input) == 1:
-            told = next(iter(tool_input.values()))
-        tool_input = tool_input if told is None else told
-    if isinstance(tool_input, list) and all(isinstance(word, str) for word in tool_input):
-        tool_input = " ".join(tool_input)
-    if tool_input is None or tool_input in ({}, []):
-        return ""
-    text = tool_input if isinstance(tool_input, str) else escape_json(tool_input)
-    if workspace and text.startswith(workspace.rstrip("/") + "/"):
-        text = text[len(workspace.rstrip("/")) + 1 :]
-    return cut(text, ARGUMENT_WIDTH)
+    if workspace is not None:
+        workspace = workspace.rstrip("/") + "/"
+    return cut(_telling(tool_input, workspace or ""), ARGUMENT_WIDTH)
+
+
+def _telling(value: Any, workspace: str) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value.removeprefix(workspace)
+        case {**fields}:
+            if not fields:
+                return ""
+            told = next((fields[name] for name in _TELLING if fields.get(name)), None)
+            if told is None and len(fields) == 1:
+                told = next(iter(fields.values()))
+            return escape_json(fields) if told is None else _telling(told, workspace)
+        case [*words] if all(isinstance(word, str) for word in words):
+            return " ".join(words)
+        case [{"path": str(path)}, *rest]:
+            return path.removeprefix(workspace) + (f" and {len(rest)} more" if rest else "")
+        case _:
+            return escape_json(value)
 
 
 def duration(seconds: float | None) -> str:
