@@ -231,9 +231,10 @@ def _complain(text: str, code: int) -> int:
 def _flush() -> None:
     """Nothing is left that Python would write, and complain about, at its end."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError:
             abandon(stream)
 

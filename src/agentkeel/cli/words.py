@@ -27,13 +27,9 @@ def argument(tool_input: Any, workspace: str | None = None) -> str:
 
 def _telling(value: Any, workspace: str) -> str:
     match value:
-        case None:
-            return ""
         case str():
             return value.removeprefix(workspace)
-        case {**fields}:
-            if not fields:
-                return ""
+        case {**fields} if fields:
             told = next((fields[name] for name in _TELLING if fields.get(name)), None)
             if told is None and len(fields) == 1:
                 told = next(iter(fields.values()))
@@ -43,7 +39,7 @@ def _telling(value: Any, workspace: str) -> str:
         case [{"path": str(path)}, *rest]:
             return path.removeprefix(workspace) + (f" and {len(rest)} more" if rest else "")
         case _:
-            return escape_json(value)
+            return escape_json(value) if value else ""
 
 
 def duration(seconds: float | None) -> str:
