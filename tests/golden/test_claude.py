@@ -279,6 +279,20 @@ def test_a_turn_that_a_background_command_caused_is_not_taken_for_the_next_promp
     assert usage.usage.output_tokens == 50
 
 
+def test_a_turn_that_went_on_after_its_first_result_is_not_over_when_the_program_is_lost() -> None:
+    outgoing = [e["msg"] for e in entries(FOLDER / "2.1.329/subagent.jsonl") if e["dir"] == "out"]
+    first, second = (index for index, message in enumerate(outgoing) if message["type"] == "result")
+    for until in range(first + 1, second):
+        mapper = Mapper()
+        mapper.begin("one")
+        said = [one for message in outgoing[: until + 1] for one in mapper.feed(json.dumps(message).encode())]
+        init_came = any(message.get("subtype") == "init" for message in outgoing[first : until + 1])
+        at_work = not any(message.get("tasks") == [] for message in outgoing[first : until + 1])
+        assert mapper.settling == (not init_came and not at_work)
+        if not mapper.settling:
+            assert not any(isinstance(one, Ended) for one in said + mapper.lose())
+
+
 def test_junk_is_kept_and_ends_nothing_until_there_is_too_much_of_it() -> None:
     mapper = Mapper()
     mapper.begin("one")

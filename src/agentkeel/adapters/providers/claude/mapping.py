@@ -39,6 +39,7 @@ class _Turn:
         self.began = False
         self.held: list[Said] = []
         self.result: Message | None = None
+        self.resumed = False  # The model works again after a result: another result will come.
         self.prompt_state: str | None = None
 
 
@@ -86,8 +87,9 @@ class Mapper:
 
     @property
     def settling(self) -> bool:
-        """The result is there, no sub-agent is at work, and only the word `idle` is missing."""
-        return self._turn is not None and self._turn.result is not None and not self._agents_at_work
+        """The result is there, nobody works on, and only the word `idle` is missing."""
+        turn = self._turn
+        return turn is not None and turn.result is not None and not turn.resumed and not self._agents_at_work
 
     def begin(self, prompt_id: str) -> None:
         """A prompt goes out; what comes from now on belongs to its turn."""
@@ -133,11 +135,11 @@ class Mapper:
         return self._take()
 
     def lose(self) -> list[Said]:
-        """The program is gone. With a result the turn ended; without one all that is half-said is said, and no end."""
+        """The program is gone. After its last result the turn ended; else all that is half-said is said, and no end."""
         turn = self._turn
         if turn is None:
             return []
-        if turn.result is not None:
+        if self.settling:
             return self.settle()
         self._say([*self._troubles.goes_on(lost=True), *self._messages.lose(), *self._calls.abandon()])
         self._say(self._questions.withdraw_all())
@@ -149,11 +151,13 @@ class Mapper:
     # ---- one reader for each type of line
 
     def _stream_event(self, message: Message, raw: bytes) -> None:
+        self._resume(message)
         self._say(self._messages.pieces(message, raw))
         if record(message.get("event")).get("type") == "message_start":
             self._say(self._troubles.goes_on())
 
     def _assistant(self, message: Message, raw: bytes) -> None:
+        self._resume(message)
         if message.get("error") is not None:
             self._say(self._troubles.error(message))
             return
@@ -199,6 +203,7 @@ class Mapper:
             agent_version=string(message.get("claude_code_version")),
             details={name: message[name] for name in _INIT_DETAILS if message.get(name) is not None},
         )
+        self._resume(message)
         if self._turn is not None and not self._turn.began:
             self._begin()
 
@@ -243,9 +248,15 @@ class Mapper:
         named = [message.get("user_message_uuid"), *(many if isinstance(many, list) else ())]
         ours = turn.prompt_id in named or (not any(named) and message.get("origin") is None)
         if ours or turn.result is not None:
-            turn.result = message
+            turn.result, turn.resumed = message, False
 
     # ---- the turn
+
+    def _resume(self, message: Message) -> None:
+        """The model of the main loop was asked again, which may take long before the next line."""
+        ours = message.get("parent_tool_use_id") is None
+        if self._turn is not None and self._turn.result is not None and ours:
+            self._turn.resumed = True
 
     def _begin(self) -> None:
         turn = self._turn
