@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+import agentkeel.cli
 from agentkeel import errors
 from agentkeel.core import events, run, session
 
@@ -41,6 +42,18 @@ exists where a caller would act differently:
 ## Codes
 
 {tables}
+"""
+
+COMMANDS = """\
+# The command line
+
+{written}
+
+`agentkeel`, or `keel` for short.
+
+```text
+{help}
+```
 """
 
 STATES = """\
@@ -108,7 +121,14 @@ def states_page() -> str:
     return STATES.format(written=WRITTEN, session=_diagram(session.TRANSITIONS), run=_diagram(run.TRANSITIONS))
 
 
+def commands_page() -> str:
+    """What `agentkeel --help` prints."""
+    page = Path(agentkeel.cli.__file__).with_name("help.txt").read_text()
+    return COMMANDS.format(written=WRITTEN, help=page.rstrip())
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
+    "cli.md": commands_page,
     "errors.md": errors_page,
     "events.md": events_page,
     "states.md": states_page,
