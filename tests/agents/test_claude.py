@@ -236,6 +236,24 @@ async def test_a_background_command_that_wakes_the_model_does_not_end_the_next_t
     assert second.tokens == second.ended.usage
 
 
+async def test_a_sub_agent_is_part_of_the_turn_and_of_its_tokens(house: House) -> None:
+    call = CallTool("Agent", {"description": "d", "prompt": "SUBTASK", "subagent_type": "general-purpose"})
+    script = ByPrompt(
+        {"first": [call, "parent waits"], "SUBTASK": [Shell("echo from-sub"), "sub answer"]},
+        default=Reply(Say("parent done")),
+    )
+    options = {"permission_mode": "full_auto", "env": {"IS_SANDBOX": "1"}}
+    async with ModelServer(script) as server, house.open(house.claude(server, **options)) as connection:
+        one = await turn(connection, "first")
+    agent, shell = one.of(ev.ToolCallStarted)
+    assert (agent.kind, shell.kind, shell.parent_tool_call_id) == ("task", "bash", agent.tool_call_id)
+    (answer,) = [body for body in one.of(ev.MessageReceived) if body.parent_tool_call_id == agent.tool_call_id]
+    assert answer.content == "sub answer"
+    assert one.tokens == one.ended.usage
+    assert one.tokens.output_tokens == 5 * len(server.turns)
+    assert one.ended.status == "completed"
+
+
 # ---- permissions
 
 

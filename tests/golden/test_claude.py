@@ -293,6 +293,18 @@ def test_a_turn_that_went_on_after_its_first_result_is_not_over_when_the_program
             assert not any(isinstance(one, Ended) for one in said + mapper.lose())
 
 
+def test_a_prompt_that_was_cancelled_while_it_waited_ends_interrupted_without_a_result() -> None:
+    mapper = Mapper()
+    mapper.begin("one")
+    said: list[Said] = []
+    for state in ("queued", "cancelled"):
+        line = {"type": "command_lifecycle", "command_uuid": "one", "state": state}
+        said += mapper.feed(json.dumps(line).encode())
+    said += mapper.feed(b'{"type":"system","subtype":"session_state_changed","state":"idle"}')
+    assert said == [Began(), Ended(status="interrupted", stop_reason="cancelled", turns=0)]
+    assert mapper.alive
+
+
 def test_junk_is_kept_and_ends_nothing_until_there_is_too_much_of_it() -> None:
     mapper = Mapper()
     mapper.begin("one")
