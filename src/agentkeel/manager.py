@@ -18,10 +18,12 @@ import anyio.to_thread
 from agentkeel.adapters.clock import SystemClock
 from agentkeel.adapters.notifiers.local import LocalNotifier
 from agentkeel.adapters.pricing import GenaiPrices
+from agentkeel.context import Context
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt
 from agentkeel.core.events import Draft
-from agentkeel.core.ids import RunId, SessionId, check_id, session_id
+from agentkeel.core.ids import RunId, SessionId, session_id
+from agentkeel.core.naming import check_id
 from agentkeel.core.redact import Redactor
 from agentkeel.core.result import RunResult
 from agentkeel.core.run import RunState, RunStatus
@@ -42,53 +44,11 @@ from agentkeel.registry import Fleet, open_store
 from agentkeel.run import Run, RunStream
 from agentkeel.session import Session
 
-__all__ = ["Core", "Manager", "open"]
+__all__ = ["Manager", "open"]
 
 _PAGE = 200
 Status = TypeVar("Status", SessionStatus, RunStatus)
 _SESSION_ONLY = SessionKeywords.__annotations__.keys() - RunKeywords.__annotations__.keys()
-
-
-class Core:
-    """What the handles share: the log, the queue, the agents. Made by `Manager`, never by a user."""
-
-    def __init__(
-        self,
-        *,
-        log: Log,
-        fleet: Fleet,
-        clock: Clock,
-        queue: Queue,
-        connections: Connections,
-        defaults: Mapping[str, Any],
-        workspace: str,
-        scratch: Path,
-        prepare: Callable[[], object] = lambda: None,
-    ) -> None:
-        self.log = log
-        self.fleet = fleet
-        self.clock = clock
-        self.queue = queue
-        self.connections = connections
-        self.defaults = defaults
-        self.workspace = workspace
-        self.scratch = scratch
-        self.prepare = prepare
-        """Called before a run is queued: begins what takes long and will be needed."""
-
-    def runs(
-        self, *, session_id: SessionId | None = None, status: Collection[RunStatus] | None = None
-    ) -> Pages[RunState]:
-        """Runs, newest first."""
-
-        async def read() -> AsyncIterator[RunState]:
-            last: RunId | None = None
-            while page := await self.log.store.runs(session_id=session_id, status=status, after=last, limit=_PAGE):
-                for run in page:
-                    yield run
-                last = page[-1].id
-
-        return Pages(read)
 
 
 class Manager:
@@ -117,7 +77,7 @@ class Manager:
         self._defaults = checked(defaults, allowed=RunKeywords)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{self._clock.entropy().hex()}"
         self._stack = AsyncExitStack()
-        self._made: Core | None = None
+        self._made: Context | None = None
         self.recovered: Sequence[RunState] = ()
 
     async def __aenter__(self) -> Manager:
@@ -148,7 +108,7 @@ class Manager:
         connections = Connections(tasks, self._clock)
         pricing = self._pricing or GenaiPrices()
         queue = Queue(Runner(log, connections, self._clock, pricing, owner=self._owner), tasks)
-        self._made = Core(
+        self._made = Context(
             log=log,
             fleet=self._fleet,
             clock=self._clock,
@@ -166,21 +126,21 @@ class Manager:
 
     async def _tend(self) -> None:
         """Claims stay alive, idle agents do not."""
-        core = self._core
+        context = self._context
         while True:
             await self._clock.sleep(CLAIM_SECONDS / 3)
-            await core.log.store.renew(self._owner, ttl=CLAIM_SECONDS)
-            await core.connections.close_idle()
+            await context.log.store.renew(self._owner, ttl=CLAIM_SECONDS)
+            await context.connections.close_idle()
 
     async def _quit(self, tasks: anyio.abc.TaskGroup) -> None:
-        core = self._core
+        context = self._context
         with anyio.CancelScope(shield=True):
-            await core.queue.aclose("the manager was closed")
-            await core.connections.aclose()
+            await context.queue.aclose("the manager was closed")
+            await context.connections.aclose()
         tasks.cancel_scope.cancel()
 
     @property
-    def _core(self) -> Core:
+    def _context(self) -> Context:
         if self._made is None:
             raise StateError("This manager is not open. Use `async with agentkeel.open(…) as manager`.")
         return self._made
@@ -194,11 +154,11 @@ class Manager:
             ValidationError: An option is impossible. Nothing was stored.
             InvalidTransition: There is a session of this `id`.
         """
-        core = self._core
+        context = self._context
         given = checked(options, allowed=SessionKeywords)
-        provider = core.fleet.choose(given.get("provider") or core.defaults.get("provider"))
+        provider = context.fleet.choose(given.get("provider") or context.defaults.get("provider"))
         chosen = given.get("id")
-        identity = SessionId(check_id(chosen, what="session id")) if chosen else session_id(core.clock.entropy())
+        identity = SessionId(check_id(chosen, what="session id")) if chosen else session_id(context.clock.entropy())
         agent_id = given.get("agent_id", provider.name)
         if not isinstance(agent_id, str) or not agent_id.strip():
             raise ValidationError("agent_id must be a text that is not empty.", code="missing_required_field")
@@ -220,12 +180,12 @@ class Manager:
         drafts = [Draft(data=created, source="user", provider=provider.name)]
         if given.get("activate", True):
             drafts.append(Draft(data=ev.SessionStarted(), source="user", provider=provider.name))
-        await core.log.append(identity, drafts)
-        return Session(core, identity, {name: given[name] for name in given if name not in _SESSION_ONLY | {"key"}})
+        await context.log.append(identity, drafts)
+        return Session(context, identity, {name: given[name] for name in given if name not in _SESSION_ONLY | {"key"}})
 
     def session(self, id: str) -> Session:
         """A handle of the session. `await` it to check that the session is there."""
-        return Session(self._core, SessionId(id))
+        return Session(self._context, SessionId(id))
 
     def sessions(
         self,
@@ -237,13 +197,13 @@ class Manager:
         limit: int | None = None,
     ) -> Pages[SessionState]:
         """Sessions, newest first: iterate, or await a list."""
-        core = self._core
+        context = self._context
         wanted = _statuses(SessionStatus, status)
 
         async def read() -> AsyncIterator[SessionState]:
             last: SessionId | None = None
             count = 0
-            while page := await core.log.store.sessions(
+            while page := await context.log.store.sessions(
                 status=wanted, agent_id=agent_id, provider=provider, tags=tags, after=last, limit=_PAGE
             ):
                 for state in page:
@@ -261,8 +221,8 @@ class Manager:
         Raises:
             StateError: One of its runs is at work.
         """
-        await self._core.connections.close_session(SessionId(id))
-        await self._core.log.store.delete_session(SessionId(id))
+        await self._context.connections.close_session(SessionId(id))
+        await self._context.log.store.delete_session(SessionId(id))
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -319,7 +279,7 @@ class Manager:
     ) -> Pages[RunState]:
         """Runs, newest first: iterate, or await a list."""
         where = None if session_id is None else SessionId(session_id)
-        return self._core.runs(session_id=where, status=_statuses(RunStatus, status))
+        return self._context.runs(session_id=where, status=_statuses(RunStatus, status))
 
     async def run_handle(self, id: str) -> Run:
         """The handle of a run that is in the log.
@@ -327,18 +287,18 @@ class Manager:
         Raises:
             RunNotFound: There is none of this id.
         """
-        state = await self._core.log.store.run(RunId(id))
-        return Run(self._core, session_id=state.session_id, run_id=state.id)
+        state = await self._context.log.store.run(RunId(id))
+        return Run(self._context, session_id=state.session_id, run_id=state.id)
 
     # -- about ------------------------------------------------------------------------------------------------------
 
     async def probe(self) -> list[Probe]:
         """What is known of every provider without running a turn."""
-        return [await provider.probe() for provider in self._core.fleet.providers.values()]
+        return [await provider.probe() for provider in self._context.fleet.providers.values()]
 
     async def store_info(self) -> StoreInfo:
         """What the store is, where it is, and what a person should know about it."""
-        return await self._core.log.store.info()
+        return await self._context.log.store.info()
 
 
 def open(  # noqa: A001 - the API's own word: agentkeel.open

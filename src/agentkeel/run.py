@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import anyio
 
+from agentkeel.context import Context
 from agentkeel.core import events as ev
 from agentkeel.core.events import TERMINAL_TYPES, Event
 from agentkeel.core.ids import RunId, SessionId
-from agentkeel.core.result import RunResult, ToolCall, result_of
-from agentkeel.core.run import RunState, failure_of
+from agentkeel.core.result import RunResult, ToolCall
+from agentkeel.core.run import RunState, failure_of, result_of
 from agentkeel.engine.job import Stop
 from agentkeel.engine.subscription import follow, pages
 from agentkeel.errors import RunTerminal
 from agentkeel.pages import Pages
 from agentkeel.ports.store import EventFilter
-
-if TYPE_CHECKING:
-    from agentkeel.manager import Core
 
 __all__ = ["Run", "RunStream"]
 
@@ -30,8 +27,8 @@ _TOOLS = frozenset({ev.ToolCallStarted.type, ev.ToolCallCompleted.type, ev.ToolC
 class Run:
     """A run that was submitted. It belongs to its manager: who lets go of this handle stops nothing."""
 
-    def __init__(self, core: Core, *, session_id: SessionId, run_id: RunId) -> None:
-        self._core = core
+    def __init__(self, context: Context, *, session_id: SessionId, run_id: RunId) -> None:
+        self._context = context
         self.session_id = session_id
         self.id = run_id
 
@@ -45,7 +42,7 @@ class Run:
 
     async def info(self) -> RunState:
         """The run as its events tell it by now."""
-        return await self._core.log.store.run(self.id)
+        return await self._context.log.store.run(self.id)
 
     async def result(self) -> RunResult:
         """The run has ended well; this is what it gave.
@@ -67,26 +64,26 @@ class Run:
         A run that waits for a slot ends at once. One that has ended keeps its end.
         """
         try:
-            await self._core.queue.stop(self.id, Stop(kind="cancelled", reason=reason))
+            await self._context.queue.stop(self.id, Stop(kind="cancelled", reason=reason))
         except RunTerminal:
             await self.info()
 
     def events(self, *, after: int = 0, types: Collection[str] | None = None) -> Pages[Event]:
         """The run's events that are in the log now."""
         where = EventFilter(run_id=self.id, types=types)
-        return Pages(lambda: pages(self._core.log, self.session_id, after=after, where=where))
+        return Pages(lambda: pages(self._context.log, self.session_id, after=after, where=where))
 
     async def subscribe(self, *, after: int = 0) -> AsyncIterator[Event]:
         """The run's events behind `after`, then those to come, up to its terminal event."""
         state = await self.info()
         cursor = max(after, state.first_sequence - 1)
-        async for event in follow(self._core.log, self.session_id, after=cursor, where=EventFilter(run_id=self.id)):
+        async for event in follow(self._context.log, self.session_id, after=cursor, where=EventFilter(run_id=self.id)):
             yield event
             if event.type in TERMINAL_TYPES:
                 return
 
     async def _ended(self) -> RunState:
-        job = self._core.queue.job(self.id)
+        job = self._context.queue.job(self.id)
         if job is not None:
             await job.done.wait()
             if job.error is not None:

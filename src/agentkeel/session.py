@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import anyio
 import msgspec
 
+from agentkeel.context import Context
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt, prompt_of
 from agentkeel.core.events import Body, Draft, Event
@@ -25,9 +26,6 @@ from agentkeel.options import RunKeywords, checked, resolved, storable
 from agentkeel.pages import Pages
 from agentkeel.ports.store import EventFilter
 from agentkeel.run import Run, RunStream
-
-if TYPE_CHECKING:
-    from agentkeel.manager import Core
 
 __all__ = ["Session", "SessionLoad"]
 
@@ -59,8 +57,8 @@ class Session:
     Awaiting a handle checks that the session is there, and gives the handle.
     """
 
-    def __init__(self, core: Core, id: SessionId, defaults: Mapping[str, Any] | None = None) -> None:
-        self._core = core
+    def __init__(self, context: Context, id: SessionId, defaults: Mapping[str, Any] | None = None) -> None:
+        self._context = context
         self.id = id
         self._defaults = dict(defaults or {})
 
@@ -78,7 +76,7 @@ class Session:
 
     async def info(self) -> SessionState:
         """The session as its events tell it: status, agent_id, provider, metadata, tags and so on."""
-        return await self._core.log.store.session(self.id)
+        return await self._context.log.store.session(self.id)
 
     async def status(self) -> SessionLoad:
         """What it is busy with in this process."""
@@ -89,7 +87,7 @@ class Session:
             queued_runs=tuple(job.run_id for job in line.waiting),
             max_concurrent_runs=line.slots,
             max_queued_runs=line.places,
-            subscribers=self._core.log.tails.watchers(self.id),
+            subscribers=self._context.log.tails.watchers(self.id),
         )
 
     # -- runs -------------------------------------------------------------------------------------------------------
@@ -123,74 +121,50 @@ class Session:
         words = prompt_of(prompt)
         given = checked(options, allowed=RunKeywords)
         state = await self.info()
-        merged = {**self._core.defaults, **_stored(state), **self._defaults, **given}
-        provider = self._core.fleet.choose(merged.get("provider"))
-        workspace = merged.get("workspace") or self._core.workspace
-        key = given.get("key")
-        digest = _digest(words)
-        if key is not None:
-            recorded = await self._core.log.store.run_by_key(self.id, key)
+        merged = {**self._context.defaults, **_stored(state), **self._defaults, **given, "key": given.get("key")}
+        job = self._job(words, merged, state)
+        queued = _queued(job, merged)
+        if queued.key is not None:
+            recorded = await self._context.log.store.run_by_key(self.id, queued.key)
             if recorded is not None:
-                return self._joined(recorded, key, digest)
+                return self._joined(recorded, queued)
         line = await self._line(state)
         with line.place():
-            self._core.prepare()
-            identity = run_id(self._core.clock.entropy())
-            job = Job(
-                run_id=identity,
-                session_id=self.id,
-                provider=provider,
-                prompt=words,
-                approver=merged.get("on_permission"),
-                options=resolved(
-                    {**merged, "system_prompt": state.system_prompt},
-                    workspace=workspace,
-                    scratch=self._core.scratch / self.id,
-                ),
-            )
-            queued = ev.RunQueued(
-                provider=provider.name,
-                model=job.options.model,
-                workspace=workspace,
-                timeout=job.options.timeout,
-                key=key,
-                options={**storable(merged), "prompt_digest": digest},
-                metadata=merged.get("metadata") or {},
-            )
-            events = await self._core.log.append(
-                self.id,
-                [
-                    Draft(
-                        data=queued,
-                        run_id=identity,
-                        source="user",
-                        provider=provider.name,
-                        key=None if key is None else f"run:{key}",
-                    ),
-                    Draft(
-                        data=ev.MessageSent(content=words.text),
-                        run_id=identity,
-                        source="user",
-                        correlation_id=job.options.correlation_id,
-                    ),
-                ],
-            )
-            if events[0].run_id != identity:
-                return self._joined(await self._core.log.store.run(_run_of(events[0])), key or "", digest)
-            self._core.queue.add(line, job)
-        return Run(self._core, session_id=self.id, run_id=identity)
+            self._context.prepare()
+            events = await self._context.log.append(self.id, _first_drafts(job, queued))
+            named = events[0].run_id
+            if named is not None and named != job.run_id:
+                # Somebody else came with the key between the look-up and the append.
+                return self._joined(await self._context.log.store.run(named), queued)
+            self._context.queue.add(line, job)
+        return Run(self._context, session_id=self.id, run_id=job.run_id)
 
-    def _joined(self, recorded: RunState, key: str, digest: str) -> Run:
-        if recorded.options.get("prompt_digest") != digest:
+    def _job(self, words: Prompt, merged: Mapping[str, Any], state: SessionState) -> Job:
+        context = self._context
+        return Job(
+            run_id=run_id(context.clock.entropy()),
+            session_id=self.id,
+            provider=context.fleet.choose(merged.get("provider")),
+            prompt=words,
+            approver=merged.get("on_permission"),
+            options=resolved(
+                {**merged, "system_prompt": state.system_prompt},
+                workspace=merged.get("workspace") or context.workspace,
+                scratch=context.scratch / self.id,
+            ),
+        )
+
+    def _joined(self, recorded: RunState, queued: ev.RunQueued) -> Run:
+        if recorded.options.get("prompt_digest") != queued.options["prompt_digest"]:
             raise KeyConflict(
-                f"The key {key!r} names run {recorded.id}, which had another prompt. Nothing was stored.",
-                details={"key": key, "run_id": recorded.id},
+                f"The key {queued.key!r} names run {recorded.id}, which had another prompt. Nothing was stored.",
+                details={"key": queued.key, "run_id": recorded.id},
             )
-        return Run(self._core, session_id=self.id, run_id=recorded.id)
+        return Run(self._context, session_id=self.id, run_id=recorded.id)
 
     def runs(self, *, status: Collection[RunStatus] | None = None) -> Pages[RunState]:
         """The session's runs, newest first."""
-        return self._core.runs(session_id=self.id, status=status)
+        return self._context.runs(session_id=self.id, status=status)
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +182,7 @@ class Session:
 
         async def read() -> AsyncIterator[Event]:
             count = 0
-            async for event in pages(self._core.log, self.id, after=after, where=where):
+            async for event in pages(self._context.log, self.id, after=after, where=where):
                 if limit is not None and count >= limit:
                     return
                 count += 1
@@ -228,7 +202,7 @@ class Session:
         Ends when the session has ended. Raises what `engine.subscription.follow` raises.
         """
         where = EventFilter(run_id=None if run_id is None else RunId(run_id), types=types)
-        return follow(self._core.log, self.id, after=after, where=None if where == EventFilter() else where)
+        return follow(self._context.log, self.id, after=after, where=None if where == EventFilter() else where)
 
     # -- its life ---------------------------------------------------------------------------------------------------
 
@@ -243,7 +217,7 @@ class Session:
         await self._move(ev.SessionResumed())
         line = await self._line()
         line.paused = False
-        self._core.queue.fill(line)
+        self._context.queue.fill(line)
 
     async def complete(self) -> None:
         """The session has ended well. Ending it twice changes nothing.
@@ -282,8 +256,8 @@ class Session:
 
     async def interrupt(self, reason: str | None = None) -> None:
         """Every run of the session in this process was told to end. The session takes further runs."""
-        for job in self._core.queue.jobs(self.id):
-            await Run(self._core, session_id=self.id, run_id=job.run_id).cancel(reason)
+        for job in self._context.queue.jobs(self.id):
+            await Run(self._context, session_id=self.id, run_id=job.run_id).cancel(reason)
 
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the API's own word
         """No run of the session in this process works or waits; new ones were refused meanwhile.
@@ -292,24 +266,24 @@ class Session:
             TimeoutError: Some still do after `timeout` seconds. They go on.
         """
         with anyio.fail_after(timeout):
-            await self._core.queue.drain(self.id)
+            await self._context.queue.drain(self.id)
 
     async def stop(self) -> None:
         """No agent of the session lives: its runs were called off, its warm agents ended. The log stays as it is."""
         await self.interrupt("the session was stopped")
         await self.drain()
-        await self._core.connections.close_session(self.id)
+        await self._context.connections.close_session(self.id)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _line(self, state: SessionState | None = None) -> Line:
         state = state or await self.info()
-        line = self._core.queue.line(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs)
+        line = self._context.queue.line(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs)
         line.paused = state.status is SessionStatus.PAUSED
         return line
 
     async def _move(self, body: Body) -> None:
-        await self._core.log.append(self.id, [Draft(data=body, source="user")])
+        await self._context.log.append(self.id, [Draft(data=body, source="user")])
 
     async def _ended_as(self, status: SessionStatus) -> bool:
         return (await self.info()).status is status
@@ -319,9 +293,9 @@ class Session:
         if not line.quiet:
             raise StateError(
                 f"Session {self.id} has runs at work or waiting, so it cannot end. Drain it, or cancel it.",
-                details={"session_id": self.id, "runs": [job.run_id for job in self._core.queue.jobs(self.id)]},
+                details={"session_id": self.id, "runs": [job.run_id for job in self._context.queue.jobs(self.id)]},
             )
-        await self._core.connections.close_session(self.id)
+        await self._context.connections.close_session(self.id)
         await self._move(body)
 
 
@@ -331,10 +305,32 @@ def _stored(state: SessionState) -> dict[str, Any]:
     return {**state.options, **{name: value for name, value in own.items() if value is not None}}
 
 
+def _queued(job: Job, merged: Mapping[str, Any]) -> ev.RunQueued:
+    return ev.RunQueued(
+        provider=job.provider.name,
+        model=job.options.model,
+        workspace=str(job.options.workspace),
+        timeout=job.options.timeout,
+        key=merged["key"],
+        options={**storable(merged), "prompt_digest": _digest(job.prompt)},
+        metadata=merged.get("metadata") or {},
+    )
+
+
+def _first_drafts(job: Job, queued: ev.RunQueued) -> list[Draft]:
+    bodies = {"run": queued, "prompt": ev.MessageSent(content=job.prompt.text)}
+    return [
+        Draft(
+            data=body,
+            run_id=job.run_id,
+            source="user",
+            provider=queued.provider,
+            key=None if queued.key is None else f"{what}:{queued.key}",
+            correlation_id=job.options.correlation_id,
+        )
+        for what, body in bodies.items()
+    ]
+
+
 def _digest(prompt: Prompt) -> str:
     return hashlib.blake2b(msgspec.json.encode(prompt), digest_size=16).hexdigest()
-
-
-def _run_of(event: Event) -> RunId:
-    assert event.run_id is not None
-    return event.run_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -202,9 +204,13 @@ async def test_a_repeated_key_joins_the_run_and_then_returns_it() -> None:
             await session.submit("another prompt", key="k")
 
 
-async def test_two_who_come_at_once_with_one_key_get_one_run() -> None:
-    manager, provider, _ = open_with("x", "y")
-    async with manager as m:
+@pytest.mark.parametrize("store", ["memory:", "sqlite:log.db"])
+async def test_two_who_come_at_once_with_one_key_get_one_run(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    provider = ScriptedProvider("x", "y")
+    async with agentkeel.open(store, providers=[provider]) as m:
         session = await m.start_session()
         ids: set[str] = set()
 

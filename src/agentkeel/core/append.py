@@ -17,7 +17,8 @@ from agentkeel.core import run as runs
 from agentkeel.core import session as sessions
 from agentkeel.core.codec import decode_body, encode_body, kind_of, same_content
 from agentkeel.core.events import BODIES, SCHEMA_VERSION, Body, Draft, Event, RunQueued, Unknown
-from agentkeel.core.ids import EventId, RunId, SessionId, check_id, event_id, place_of
+from agentkeel.core.ids import EventId, RunId, SessionId, event_id, place_of
+from agentkeel.core.naming import check_id
 from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
 from agentkeel.errors import Error, KeyConflict, SequenceConflict, StateError, ValidationError

@@ -322,6 +322,7 @@ class RunFailed(Body, frozen=True, kw_only=True):
     retry_after: float | None = None
     details: Mapping[str, Json] = {}
     text: str | None = None
+    output: Json = None
     usage: Usage = Usage()
     cost_usd: str | None = None
     cost_source: str | None = None
@@ -620,8 +621,8 @@ class ArtifactStored(Body, frozen=True, kw_only=True):
 class ContinuityPrepared(Body, frozen=True, kw_only=True):
     """The run has its agent, and the prompt comes next.
 
-    `mode` says how the conversation goes on: `new` (it does not), `warm` (same process), `native` (the agent took up its
-    own), `replay` (a transcript was carried). `process` names the agent's process for whoever must end it after us.
+    `mode` says how the conversation goes on: `new` (it does not), `warm` (same process), `native` (the agent took up
+    its own), `replay` (a transcript was carried). `process` names the agent's process for whoever must end it after us.
     """
 
     type: ClassVar[str] = "continuity_prepared"

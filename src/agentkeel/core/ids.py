@@ -12,15 +12,12 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 
-from agentkeel.errors import ValidationError
-
-__all__ = ["EventId", "RunId", "SessionId", "check_id", "event_id", "place_of", "run_id", "session_id"]
+__all__ = ["EventId", "RunId", "SessionId", "event_id", "place_of", "run_id", "session_id"]
 
 SessionId = NewType("SessionId", str)
 RunId = NewType("RunId", str)
 EventId = NewType("EventId", str)
 
-_GIVEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}\Z")
 _PLACE = re.compile(r"evt_([0-9a-f]{20})([0-9a-f]{12})\Z")
 
 
@@ -50,15 +47,3 @@ def place_of(session: SessionId, event: EventId) -> int | None:
     if match is None or not event.startswith(_fingerprint(session)):
         return None
     return int(match[2], 16)
-
-
-def check_id(text: str, *, what: str = "id") -> str:
-    """`text`, if it may be an id that a user chose: 1 to 128 of A-Z a-z 0-9 _ . : - and no leading punctuation."""
-    if not _GIVEN.match(text):
-        raise ValidationError(
-            f"{what} {text[:40]!r} is not allowed: use 1 to 128 letters, digits, '_', '.', ':' or '-', "
-            "beginning with a letter or digit.",
-            code="invalid_format",
-            details={"field": what},
-        )
-    return text

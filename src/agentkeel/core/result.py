@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from agentkeel.core.ids import RunId, SessionId
-from agentkeel.core.run import RunState, RunStatus
+from agentkeel.core.status import RunStatus
 from agentkeel.core.usage import Usage
 
-__all__ = ["Route", "RunResult", "ToolCall", "result_of"]
+__all__ = ["Route", "RunResult", "ToolCall"]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +43,9 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """A run that has ended.
 
-    `continuity` says how the conversation went on: new, warm, native or replay. `output` is the provider's structured output (the shell's exit code and streams), `text` the agent's last words.
-    `cost_usd` is dollars: what the provider reported, else what the price table says, else None; `cost_source` tells.
+    `continuity` says how the conversation went on: new, warm, native or replay. `output` is the provider's structured
+    output (the shell's exit code and streams), `text` the agent's last words. `cost_usd` is dollars: what the provider
+    reported, else what the price table says, else None; `cost_source` tells.
     """
 
     run_id: RunId
@@ -64,35 +65,3 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     policy: Any = None
     continuity: str | None = None
     duration: float | None = None
-
-
-def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResult:
-    """The result that a run's state tells."""
-    ended, started = state.ended_at, state.started_at or state.created_at
-    return RunResult(
-        run_id=state.id,
-        session_id=state.session_id,
-        status=state.status,
-        text=state.text or "",
-        output=state.output,
-        stop_reason=state.stop_reason,
-        tool_calls=tool_calls,
-        usage=state.usage,
-        cost_usd=None if state.cost_usd is None else Decimal(state.cost_usd),
-        cost_source=state.cost_source,
-        turns=state.turns,
-        continuity=state.continuity,
-        route=None if state.provider is None else _route(state, state.provider),
-        duration=None if ended is None else (ended - started).total_seconds(),
-    )
-
-
-def _route(state: RunState, provider: str) -> Route:
-    return Route(
-        provider=provider,
-        model=state.model,
-        attempt=max(1, state.attempt),
-        order=state.order or (provider,),
-        skipped=state.skipped,
-        reasons=state.reasons,
-    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -17,22 +16,12 @@ import msgspec
 from agentkeel.core import events as ev
 from agentkeel.core.events import Body, Event
 from agentkeel.core.ids import RunId, SessionId
+from agentkeel.core.result import Route, RunResult, ToolCall
+from agentkeel.core.status import RunStatus
 from agentkeel.core.usage import Usage
 from agentkeel.errors import Error, InvalidTransition, ProviderFailure, RunTerminal, failure
 
-__all__ = ["EVOLVING", "TERMINAL", "TRANSITIONS", "RunState", "RunStatus", "check", "evolve", "failure_of"]
-
-
-class RunStatus(StrEnum):
-    """Where a run is in its life. All but the first two are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
-    INTERRUPTED = "interrupted"
+__all__ = ["EVOLVING", "TERMINAL", "TRANSITIONS", "RunState", "RunStatus", "check", "evolve", "failure_of", "result_of"]
 
 
 TERMINAL = frozenset(set(RunStatus) - {RunStatus.QUEUED, RunStatus.RUNNING})
@@ -190,6 +179,38 @@ def failure_of(state: RunState) -> Error | None:
         details=state.error_details,
         provider_error=state.provider_error,
         retry_after=state.retry_after,
+    )
+
+
+def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResult:
+    """The result that a run's state tells."""
+    ended, started = state.ended_at, state.started_at or state.created_at
+    return RunResult(
+        run_id=state.id,
+        session_id=state.session_id,
+        status=state.status,
+        text=state.text or "",
+        output=state.output,
+        stop_reason=state.stop_reason,
+        tool_calls=tool_calls,
+        usage=state.usage,
+        cost_usd=None if state.cost_usd is None else Decimal(state.cost_usd),
+        cost_source=state.cost_source,
+        turns=state.turns,
+        continuity=state.continuity,
+        route=None if state.provider is None else _route(state, state.provider),
+        duration=None if ended is None else (ended - started).total_seconds(),
+    )
+
+
+def _route(state: RunState, provider: str) -> Route:
+    return Route(
+        provider=provider,
+        model=state.model,
+        attempt=max(1, state.attempt),
+        order=state.order or (provider,),
+        skipped=state.skipped,
+        reasons=state.reasons,
     )
 
 

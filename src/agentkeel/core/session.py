@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -15,20 +14,10 @@ import msgspec
 from agentkeel.core import events as ev
 from agentkeel.core.events import Body, Event
 from agentkeel.core.ids import SessionId
+from agentkeel.core.status import SessionStatus
 from agentkeel.errors import InvalidTransition, SessionNotFound, StateError
 
 __all__ = ["EVOLVING", "TERMINAL", "TRANSITIONS", "SessionState", "SessionStatus", "check", "evolve"]
-
-
-class SessionStatus(StrEnum):
-    """Where a session is in its life. The last three are final."""
-
-    PENDING = "pending"
-    ACTIVE = "active"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 TERMINAL = frozenset({SessionStatus.COMPLETED, SessionStatus.FAILED, SessionStatus.CANCELLED})

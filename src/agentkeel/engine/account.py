@@ -72,15 +72,13 @@ class Account:
 
     def failed(self, error: Error, duration_ms: int, ended: Ended | None = None) -> ev.RunFailed:
         """The end of a run that did not reach its end."""
-        details = dict(error.details)
-        if ended is not None and ended.output is not None:
-            details["output"] = ended.output
         return ev.RunFailed(
             error_code=error.code,
             error_message=error.message,
             provider_error=error.provider_error,
             retry_after=error.retry_after,
-            details=details,
+            details=error.details,
+            output=None if ended is None else ended.output,
             **self._known(duration_ms, ended),
         )
 

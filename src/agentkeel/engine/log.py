@@ -67,9 +67,7 @@ class Log:
 def scrubbed(redactor: Redactor, draft: Draft) -> Draft:
     """The draft without its secrets: in its body, and in the agent's own words."""
     data = redactor.struct(draft.data)
-    raw = draft.raw
-    if raw is not None and not redactor.clean(raw):
-        raw = redactor.text(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    raw = None if draft.raw is None else redactor.raw(draft.raw)
     if data is draft.data and raw is draft.raw:
         return draft
     return msgspec.structs.replace(draft, data=data, raw=raw)

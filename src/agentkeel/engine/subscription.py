@@ -56,7 +56,7 @@ async def follow(
     if after < 0 or after > await log.store.head(session_id):
         await log.store.session(session_id)
         raise ValidationError(
-            f"The cursor {after} is not in the log of session {session_id}. Use the sequence of an event you have, or 0.",
+            f"The cursor {after} is not in the log of session {session_id}. Use the sequence of an event, or 0.",
             code="invalid_cursor",
             details={"session_id": session_id, "after": after},
         )

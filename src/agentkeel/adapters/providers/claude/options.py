@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from agentkeel.adapters.providers._wire.environment import allowed_environment
-from agentkeel.core.ids import check_id
+from agentkeel.core.naming import check_id
 from agentkeel.errors import ValidationError
 from agentkeel.ports.provider import OpenSpec, PermissionMode
 
