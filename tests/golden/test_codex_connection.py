@@ -43,8 +43,11 @@ async def connected(folder: Path, behaviour: str, *, startup_timeout: float = 20
         yield connection
 
 
-async def turn(connection: Connection) -> list[Said]:
-    return [said async for batch in connection.prompt(prompt_of("go")) for said in batch]
+async def turn(connection: Connection, said: list[Said] | None = None) -> list[Said]:
+    said = [] if said is None else said
+    async for batch in connection.prompt(prompt_of("go")):
+        said += batch
+    return said
 
 
 def bodies(said: list[Said]) -> list[object]:
@@ -92,8 +95,7 @@ async def test_a_crash_keeps_what_was_said_and_tells_the_exit_code_and_the_last_
     said: list[Said] = []
     async with connected(tmp_path, "dies") as connection:
         with pytest.raises(ProviderError) as caught:
-            async for batch in connection.prompt(prompt_of("go")):
-                said += batch
+            await turn(connection, said)
         assert not connection.alive
     assert (caught.value.code, caught.value.details["exit_code"]) == ("agent_crashed", 101)
     assert caught.value.provider_error is not None
@@ -114,8 +116,7 @@ async def test_nothing_but_junk_is_another_protocol(tmp_path: Path) -> None:
     said: list[Said] = []
     async with connected(tmp_path, "floods") as connection:
         with pytest.raises(ProviderError) as caught:
-            async for batch in connection.prompt(prompt_of("go")):
-                said += batch
+            await turn(connection, said)
         assert not connection.alive
     assert caught.value.code == "agent_protocol_error"
     assert len([body for body in bodies(said) if isinstance(body, Unknown)]) == 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -17,7 +18,9 @@ from agentkeel.adapters.providers._wire.lines import LongLine
 from agentkeel.adapters.providers._wire.process import Process, StdinClosed
 from agentkeel.adapters.providers.codex.errors import OVERLOADED, crash, refusal
 from agentkeel.adapters.providers.codex.protocol import Protocol
+from agentkeel.adapters.providers.codex.rollout import Rollout, silent_calls
 from agentkeel.core.content import Prompt
+from agentkeel.core.events import Body
 from agentkeel.errors import Error, ProviderError, ProviderTimeout, StateError
 from agentkeel.ports.provider import Decision, Said
 
@@ -45,6 +48,7 @@ class Connected:
         self._broken: Error | None = None
         self._starting = False
         self._interrupted = False
+        self._rollout: Rollout | None = None
 
     @property
     def provider_session_id(self) -> str | None:
@@ -95,10 +99,12 @@ class Connected:
             await self._clean()
         except Error as error:
             self._break(error)
-            if said := [*self._protocol.take_said(), *conversation.cut_off()]:
+            silent = await self._silent_calls()
+            if said := [*self._protocol.take_said(), *conversation.cut_off(silent)]:
                 yield said
             raise
-        yield [*self._protocol.take_said(), *conversation.end()]
+        silent = await self._silent_calls()
+        yield [*self._protocol.take_said(), *conversation.end(silent)]
 
     async def answer(self, request_id: str, decision: Decision) -> None:
         """Codex has its answer. To a request that waits no more, it does nothing.
@@ -137,9 +143,12 @@ class Connected:
         """What `account/read` says."""
         return await self._call(self._protocol.account, "as it started")
 
-    async def start_thread(self) -> Any:
+    async def start_thread(self) -> None:
         """The conversation is there."""
-        return await self._call(self._protocol.thread, "as it started", resume=self._protocol.plan.resume)
+        await self._call(self._protocol.thread, "as it started", resume=self._protocol.plan.resume)
+        if path := self._protocol.conversation.rollout:
+            self._rollout = Rollout(Path(path))
+            await self._rollout.skip()
 
     async def close(self) -> None:
         """The server was asked to end, and had a second to do so. Never raises."""
@@ -175,8 +184,16 @@ class Connected:
         await self.interrupt()
         await self._within(_LEFTOVER_SECONDS, "end its last turn", self._until(self._turn_is_over, "between turns"))
         await self._clean()
+        await self._silent_calls()
         self._protocol.conversation.end()
         self._protocol.take_said()
+
+    async def _silent_calls(self) -> Sequence[Body]:
+        """Calls of this turn that Codex did not tell of."""
+        if self._rollout is None or self._protocol.conversation.turn_id is None:
+            return ()
+        lines = await self._rollout.lines()
+        return silent_calls(lines, told=self._protocol.conversation.told, cwd=self._protocol.plan.workspace)
 
     def _turn_is_over(self) -> bool:
         return self._protocol.conversation.over

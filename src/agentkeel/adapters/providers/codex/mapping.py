@@ -45,11 +45,13 @@ class Conversation:
     Attributes:
         thread_id: Codex's id of the conversation, once known.
         model: The model Codex says it uses.
+        rollout: Path of Codex's own record of the conversation.
     """
 
     def __init__(self, *, resumed: bool = False) -> None:
         self.thread_id: str | None = None
         self.model: str | None = None
+        self.rollout: str | None = None
         self._began = Began()
         self._tokens = Tokens(resumed=resumed)
         self._held: list[Said] = []
@@ -63,6 +65,7 @@ class Conversation:
         """The thread is there, as the answer to thread/start or thread/resume says."""
         self.thread_id = str(result["thread"]["id"])
         self.model = result.get("model")
+        self.rollout = result["thread"].get("path")
         self._turn = self._new_turn(None)
         version = re.match(r"[^/\s]*/(\S+)", user_agent)
         sandbox = result.get("sandbox")
@@ -109,10 +112,15 @@ class Conversation:
         said, self._held = self._held, []
         return [msgspec.structs.replace(self._began, model=self.model), *said]
 
-    def end(self) -> list[Said]:
-        """The turn is over: what was open is closed, then one `Ended`."""
+    @property
+    def told(self) -> frozenset[str]:
+        """Ids of the running turn's items that were told."""
+        return self._turn.told
+
+    def end(self, silent: Sequence[Body] = ()) -> list[Said]:
+        """The turn is over: what was open is closed, then calls nobody told of, then one `Ended`."""
         turn, summary = self._turn, self._turn.over or {}
-        said = self._close()
+        said = [*self._close(), *_drafts(silent)]
         ended = Ended(
             status="failed",
             stop_reason=str(summary.get("status")),
@@ -129,10 +137,10 @@ class Conversation:
                 return [*said, msgspec.structs.replace(ended, status="interrupted")]
         return [*said, msgspec.structs.replace(ended, error=_cause(turn, summary))]
 
-    def cut_off(self) -> list[Said]:
+    def cut_off(self, silent: Sequence[Body] = ()) -> list[Said]:
         """Codex will say no more: what was open is closed. There is no `Ended`."""
         said, self._held = self._held, []
-        return [*said, *self._close()]
+        return [*said, *self._close(), *_drafts(silent)]
 
     # -- what is said --------------------------------------------------------------------------------------------
 

@@ -9,14 +9,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
 from agentkeel.errors import ValidationError
 from agentkeel.ports.provider import PermissionMode
 
-__all__ = ["MODES", "Mode", "Options", "checked_mode", "checked_model", "toml"]
+__all__ = ["Asks", "Mode", "Options", "checked_mode", "checked_model", "toml"]
 
 
 class Mode(msgspec.Struct, frozen=True):
@@ -24,24 +24,32 @@ class Mode(msgspec.Struct, frozen=True):
 
     Attributes:
         sandbox: Type of a `sandboxPolicy`.
-        asks: Every command and patch is asked for before it runs, so a gate of ours decides.
+        gated: Every command and patch waits for a decision of ours before it runs.
         accepts_edits: We say yes to patches inside the workspace ourselves.
     """
 
     approval_policy: str
     sandbox: str
-    asks: bool = False
+    gated: bool = False
     accepts_edits: bool = False
 
 
-MODES: Final[Mapping[PermissionMode, Mode]] = {
-    # "untrusted" makes Codex ask before every command, even `ls`, and every patch. "on-request", its own interactive
-    # default, asks only to leave the sandbox: what runs inside would be seen too late for a tool rule.
-    "default": Mode("untrusted", "workspaceWrite", asks=True),
-    "accept_edits": Mode("untrusted", "workspaceWrite", accepts_edits=True),
+Asks = Literal["everything", "escalations"]
+"""What Codex asks before it does it: every command and patch, or only what leaves its sandbox."""
+
+_FIXED_MODES: Final[Mapping[PermissionMode, Mode]] = {
     "plan": Mode("never", "readOnly"),
     "full_auto": Mode("never", "workspaceWrite"),
     "dangerously_skip_permissions": Mode("never", "dangerFullAccess"),
+}
+_ASKING_MODES: Final[Mapping[tuple[PermissionMode, Asks], Mode]] = {
+    # "untrusted" asks before every command, even `ls`, and every patch: nothing runs that a tool rule would deny. The
+    # price: what was allowed runs in the sandbox first, and if that stops it, Codex tries again without (0.169.0).
+    ("default", "everything"): Mode("untrusted", "workspaceWrite", gated=True),
+    ("accept_edits", "everything"): Mode("untrusted", "workspaceWrite", accepts_edits=True),
+    # "on-request" is its own interactive default: what runs inside the sandbox is seen too late for a tool rule.
+    ("default", "escalations"): Mode("on-request", "workspaceWrite"),
+    ("accept_edits", "escalations"): Mode("on-request", "workspaceWrite"),
 }
 
 # Quiet and bounded. Each was seen to matter with 0.169.0: without the first four it looks up public hosts at its start
@@ -101,6 +109,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[str, ...] = ()
     config: Mapping[str, Any] = {}
     home: Path | None = None
+    asks: Asks = "everything"
     grace: float = 5.0
 
     @classmethod
@@ -115,6 +124,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         args: Sequence[str],
         config: Mapping[str, Any] | Iterable[tuple[str, Any]],
         home: str | Path | None,
+        asks: Asks,
         grace: float,
     ) -> Options:
         """The options as a caller gives them."""
@@ -127,8 +137,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             args=_checked_args(args),
             config=_checked_config(config),
             home=None if home is None else _checked_home(home),
+            asks=_checked_asks(asks),
             grace=_checked_grace(grace),
         )
+
+    def mode(self, wanted: PermissionMode = "default") -> Mode:
+        """What `wanted` means to Codex; `default` is the mode of these options."""
+        mode = self.permission_mode if wanted == "default" else checked_mode(wanted)
+        return _FIXED_MODES.get(mode) or _ASKING_MODES[mode, self.asks]
 
     @property
     def key_variables(self) -> tuple[str, ...]:
@@ -254,6 +270,12 @@ def _checked_home(home: str | Path) -> Path:
     if not folder.is_absolute():
         raise _wrong("home", f"{str(home)!r} is not absolute.")
     return folder
+
+
+def _checked_asks(asks: Asks) -> Asks:
+    if asks not in get_args(Asks):
+        raise _wrong("asks", f"{asks!r} is neither 'everything' nor 'escalations'.")
+    return asks
 
 
 def _checked_grace(grace: float) -> float:

@@ -16,7 +16,7 @@ import anyio
 from agentkeel.adapters.providers._wire.environment import allowed_environment
 from agentkeel.adapters.providers._wire.process import Process
 from agentkeel.adapters.providers.codex.connection import Connected
-from agentkeel.adapters.providers.codex.options import MODES, Mode, Options, checked_mode, checked_model
+from agentkeel.adapters.providers.codex.options import Asks, Mode, Options, checked_model
 from agentkeel.adapters.providers.codex.protocol import Plan, Protocol
 from agentkeel.core.capabilities import Capabilities, Capability
 from agentkeel.errors import (
@@ -45,10 +45,14 @@ _TOOLS: Final = ("read", "write", "edit", "delete", "move", "search", "bash", "f
 class Codex:
     """Codex, driven through its app-server: one process for each conversation, kept warm between prompts.
 
-    Permission modes: `default` asks for every command and patch, and runs them in Codex's sandbox with a writable
-    workspace; `accept_edits` is that, with patches inside the workspace accepted; `plan` is read-only and asks for
-    nothing; `full_auto` asks for nothing and keeps the sandbox; `dangerously_skip_permissions` drops the sandbox too.
-    Codex tells its model that a call was declined, never why.
+    Permission modes: `default` asks for every command and patch; `accept_edits` is that, with patches inside the
+    workspace accepted by us; `plan` asks for nothing in a read-only sandbox; `full_auto` asks for nothing in a sandbox
+    whose workspace is writable; `dangerously_skip_permissions` drops the sandbox too. Codex tells its model that a call
+    was declined, never why.
+
+    Where everything is asked for, an answer of yes is for the command, not for the sandbox: Codex runs it inside, and
+    if the sandbox stops it, once more outside without asking again. Without rules or people that judge each
+    call, `asks="escalations"` or `full_auto` is the safer choice: there the sandbox binds.
 
     Args:
         name: What routing and logs call it.
@@ -59,6 +63,8 @@ class Codex:
         args: More words for its command line.
         config: Its settings, by dotted key; they win over config.toml. A variable named by an `env_key` among them is
             taken from our environment.
+        asks: What the first two modes ask for. With `escalations`, commands and patches run unasked inside the sandbox,
+            and only what shall leave it is asked for: Codex's own habit in a terminal.
         home: A CODEX_HOME of its own, made if missing. None: the user's, with their login and history.
         grace: Seconds between TERM and KILL, should it not end by itself.
     Raises:
@@ -76,6 +82,7 @@ class Codex:
         args: Sequence[str] = (),
         config: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
         home: str | Path | None = None,
+        asks: Asks = "everything",
         grace: float = 5.0,
     ) -> None:
         self._options = Options.of(
@@ -87,6 +94,7 @@ class Codex:
             args=args,
             config=config,
             home=home,
+            asks=asks,
             grace=grace,
         )
 
@@ -97,7 +105,7 @@ class Codex:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do. Only in the mode `default` is every tool call asked for before it runs."""
+        """What it can do. Every call is asked for before it runs only in the mode `default`, asking for everything."""
         return Capabilities(
             can=(
                 *(Capability("tool", name) for name in _TOOLS),
@@ -112,7 +120,7 @@ class Codex:
             resume=True,
             warm=True,
             interrupt=True,
-            permissions="gate" if MODES[self._options.permission_mode].asks else "observe",
+            permissions="gate" if self._options.mode().gated else "observe",
             usage="cumulative",
         )
 
@@ -128,10 +136,8 @@ class Codex:
                 `session_busy` where another process works on it.
             ValidationError: The mode or model of `spec` is none.
         """
-        asked = checked_mode(spec.permission_mode)
-        mode = MODES[asked if asked != "default" else self._options.permission_mode]
         model = self._options.model if spec.model is None else checked_model(spec.model)
-        return self._opened(spec, mode, model)
+        return self._opened(spec, self._options.mode(spec.permission_mode), model)
 
     async def probe(self) -> Probe:
         """Whether it could be opened: it is asked for its version, and files are looked for. Nothing is written."""
@@ -211,7 +217,7 @@ class Codex:
                 details={"kind": "timeout", "timeout_seconds": spec.startup_timeout},
             ) from error
         except ProviderError as error:
-            if error.code != "agent_crashed":
+            if error.code != "agent_crashed" and error.details.get("kind") != "rpc_error":
                 raise
             told = error.provider_error.stderr if error.provider_error else None
             raise ProviderUnavailable(

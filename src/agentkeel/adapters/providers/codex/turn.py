@@ -104,6 +104,11 @@ class Turn:
             return [*self.recovered(), *said]
         return said
 
+    @property
+    def told(self) -> frozenset[str]:
+        """Ids of all items that were told, open ones too."""
+        return frozenset(self._done | self.calls.keys())
+
     def recovered(self) -> Sequence[Body]:
         """Whatever was being retried has worked."""
         trouble, self._trouble = self._trouble, None
