@@ -45,8 +45,10 @@ from agentkeel.ports.provider import Began, Connection, Decision, Ended, OpenSpe
 from agentkeel.testing.model_server import (
     CallTool,
     Cut,
+    Delay,
     Fail,
     FromPrompt,
+    ModelRequest,
     ModelServer,
     Reply,
     ReplyLike,
@@ -317,15 +319,49 @@ async def test_an_interrupt_ends_the_turn_and_the_command_and_the_process_stays_
 
 
 async def test_a_command_left_running_ends_with_its_turn(place: Place) -> None:
+    # Codex goes on without a command that is slow; here it waits a quarter of a second only, by default 10.
+    slow = CallTool("exec_command", {"cmd": "echo begun; sleep 31272", "yield_time_ms": 250})
+    async with place.connected(mode="dangerously_skip_permissions") as connection:
+        said = await say(connection, slow, "I leave it running.")
+        assert (end(said).status, end(said).text) == ("completed", "I leave it running.")
+        (call,) = of(said, ToolCallFailed)
+        assert (call.reason, call.tool_output) == ("interrupted", "begun\n")
+        assert running("sleep 31272") == []
+        assert end(await say(connection, "Still here.")).text == "Still here."
+
+
+async def test_a_refused_command_is_in_the_log_as_denied(place: Place) -> None:
+    # Codex has a rule of its own against it, and sends no item for it either.
     async with place.connected() as connection:
-        # Codex waits 10 s for a command, then goes on without it; one that is detached it does not wait for at all.
-        said = await say(connection, Shell("sleep 31272 & echo begun"), "Done.")
-        assert end(said).status == "completed"
-        for _ in range(50):
-            if not running("sleep 31272"):
-                break
-            await anyio.sleep(0.05)
-    assert running("sleep 31272") == []
+        said = await say(connection, Shell("rm -rf /tmp/agentkeel-no-such-folder"), "Done.")
+    assert [call.reason for call in of(said, ToolCallFailed)] == ["denied"]
+
+
+async def test_a_sub_agent_works_for_its_caller_and_ends_with_the_turn(tmp_path: Path) -> None:
+    def script(request: ModelRequest) -> ReplyLike:
+        if request.prompt.startswith("Child"):
+            return Reply(Say("Working."), Shell("sleep 31276"))
+        if request.tool_results == 0:
+            return CallTool("multi_agent_v1__spawn_agent", {"message": "Child, work."})
+        if request.tool_results == 1:
+            return Reply(Delay(1), Shell("true"))
+        return "I do not wait for it."
+
+    async with ModelServer(script) as server:
+        place = Place(tmp_path, server)
+        async with place.connected(mode="dangerously_skip_permissions") as connection:
+            said: list[Said] = []
+            async for batch in connection.prompt(prompt_of("Parent, delegate.")):
+                said += batch
+            assert running("sleep 31276") == []
+    spawn, *_ = of(said, ToolCallStarted)
+    assert (end(said).status, end(said).text, spawn.kind) == ("completed", "I do not wait for it.", "task")
+    (command,) = [call for call in of(said, ToolCallStarted) if call.tool_input.get("command") == "sleep 31276"]
+    assert command.parent_tool_call_id == spawn.tool_call_id
+    (ended,) = [call for call in of(said, ToolCallFailed) if call.tool_call_id == command.tool_call_id]
+    assert ended.reason == "interrupted"
+    (message,) = [each for each in of(said, MessageReceived) if each.parent_tool_call_id]
+    assert (message.content, message.parent_tool_call_id) == ("Working.", spawn.tool_call_id)
 
 
 async def test_leaving_in_the_middle_of_a_turn_leaves_no_process(place: Place) -> None:
