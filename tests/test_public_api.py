@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import agentkeel
 import agentkeel.testing
 
@@ -36,9 +38,5 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_a_name_that_is_not_there_is_said_so() -> None:
-    try:
+    with pytest.raises(AttributeError, match="nonsense"):
         agentkeel.nonsense  # noqa: B018 - the look-up is the test
-    except AttributeError as error:
-        assert "nonsense" in str(error)
-    else:
-        raise AssertionError("a name that does not exist was found")

@@ -1,4 +1,4 @@
-"""A manager that is killed in the middle: what was acknowledged is there, what was running is interrupted, nothing is left.
+"""A manager killed in the middle: what was acknowledged is there, what ran is interrupted, nothing is left behind.
 
 The child is a real process with a real SQLite store and a real shell agent; it is killed with SIGKILL.
 """
@@ -57,11 +57,7 @@ async def start_and_kill(folder: Path) -> int:
 
 def sleepers(folder: Path) -> list[int]:
     """Processes that the killed manager's agent left in its workspace."""
-    found = []
-    for process in psutil.process_iter(["pid", "cwd"]):
-        if process.info["cwd"] == str(folder):
-            found.append(process.info["pid"])
-    return found
+    return [p.info["pid"] for p in psutil.process_iter(["pid", "cwd"]) if p.info["cwd"] == str(folder)]
 
 
 async def test_after_a_kill_the_run_is_interrupted_the_waiting_one_never_started_and_no_process_is_left(

@@ -55,7 +55,7 @@ class Interrupts:
 
 def _leave() -> None:
     """Gone at once, with all agents. The log says `interrupted` when it is opened next."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

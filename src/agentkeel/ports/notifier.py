@@ -12,7 +12,7 @@ __all__ = ["Notifier", "Ticket"]
 class Ticket(Protocol):
     """The right to be woken by what happens after the ticket was taken."""
 
-    async def wait(self, timeout: float) -> bool:
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound, not an error
         """Return True on a hint since the ticket was taken, False after `timeout` seconds without one."""
         ...
 

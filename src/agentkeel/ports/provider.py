@@ -95,7 +95,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an agent program without running a turn. `problem` says what would be refused, and the way out."""
+    """What is known of an agent program without running it. `problem` says what would be refused, and the way out."""
 
     name: str
     installed: bool

@@ -1,4 +1,4 @@
-"""The log, as the engine sees it. Every store keeps the same promises; `agentkeel.testing.StoreSuite` holds it to them."""
+"""The log, as the engine sees it. Every store keeps the same promises; `agentkeel.testing.StoreSuite` checks them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import anyio
 import msgspec
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from agentkeel.core import events as ev

@@ -15,7 +15,7 @@ class LocalTicket:
     def __init__(self, event: anyio.Event) -> None:
         self._event = event
 
-    async def wait(self, timeout: float) -> bool:
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the port's word
         """Return True on a hint since the ticket was taken, False after `timeout` seconds without one."""
         with anyio.move_on_after(timeout):
             await self._event.wait()
