@@ -454,6 +454,27 @@ async def test_a_stream_that_is_cut_for_good_is_a_failure(house: House) -> None:
     assert "partial answer".startswith(deltas(one))
 
 
+async def test_a_stream_that_is_cut_and_sent_again_is_a_success_with_the_whole_text(house: House) -> None:
+    script = [Reply(Say("partial answer"), Cut("text")), "the whole answer"]
+    async with ModelServer(script) as server, house.open(house.claude(server, retries=1)) as connection:
+        one = await turn(connection, "hi")
+    assert (one.ended.status, one.ended.text) == ("completed", "the whole answer")
+    assert [body.content for body in one.of(ev.MessageReceived)] == ["the whole answer"]
+    assert len(one.of(ev.ErrorRecovered)) == 1
+    assert one.tokens == one.ended.usage
+
+
+async def test_a_stream_that_is_cut_after_a_whole_tool_call_runs_the_tool_once(house: House) -> None:
+    script = [Reply(Shell("echo ran >> ran.txt"), Say("and more", delay=0.4), Cut("text")), "done"]
+    options = {"permission_mode": "full_auto", "env": {"IS_SANDBOX": "1"}}
+    async with ModelServer(script) as server, house.open(house.claude(server, retries=1, **options)) as connection:
+        one = await turn(connection, "run")
+    assert (house.work / "ran.txt").read_text() == "ran\n"
+    assert len(one.of(ev.ToolCallStarted)) == len(one.of(ev.ToolCallCompleted)) == 1
+    assert len(one.of(ev.ErrorOccurred)) == len(one.of(ev.ErrorRecovered)) == 1
+    assert (one.ended.status, one.ended.text) == ("completed", "done")
+
+
 async def test_a_refused_connection_is_told(house: House) -> None:
     async with ModelServer([]) as server:
         provider = house.claude(server)
@@ -506,6 +527,16 @@ async def test_an_argument_the_program_does_not_know_is_told_with_its_words(hous
     assert "--no-such-flag" in caught.value.message
     assert caught.value.provider_error is not None
     assert caught.value.provider_error.exit_code == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+async def test_root_without_a_sandbox_is_told_that_it_may_not_skip_permissions(house: House) -> None:
+    async with ModelServer([]) as server:
+        with pytest.raises(ProviderError) as caught:
+            async with house.open(house.claude(server), permission_mode="dangerously_skip_permissions"):
+                pass
+    assert caught.value.code == "agent_start_failed"
+    assert "root" in caught.value.message
 
 
 async def test_a_program_that_never_answers_is_given_up_and_gone(house: House, tmp_path: Path) -> None:

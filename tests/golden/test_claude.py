@@ -123,6 +123,34 @@ def test_a_failed_turn_has_its_code_and_the_agents_own_words(name: str) -> None:
     assert ended.error.provider_error.message
 
 
+def test_a_used_up_plan_is_no_matter_of_waiting_a_moment() -> None:
+    limits = {"status": "rejected", "resetsAt": 1795200000, "rateLimitType": "five_hour"}
+    mapper = Mapper()
+    mapper.begin("one")
+    mapper.feed(INIT)
+    (kept,) = mapper.feed(json.dumps({"type": "rate_limit_event", "rate_limit_info": limits}).encode())
+    assert isinstance(kept, Draft)
+    assert kind_of(kept.data) == "claude.rate_limit_event"
+    outgoing = [e["msg"] for e in entries(FOLDER / "2.1.329/error_429_at_once.jsonl") if e["dir"] == "out"]
+    said = [one for message in outgoing for one in mapper.feed(json.dumps(message).encode())] + mapper.settle()
+    assert isinstance(said[-1], Ended)
+    assert said[-1].error is not None
+    assert said[-1].error.code == "provider_quota_exceeded"
+    assert said[-1].error.details["resets_at"] == 1795200000
+
+
+def test_a_process_whose_budget_is_used_up_gets_no_more_prompts() -> None:
+    mapper = Mapper()
+    for entry in entries(FOLDER / "2.1.329/error_max_budget.jsonl"):
+        match entry:
+            case {"dir": "in", "msg": {"type": "user"}}:
+                mapper.settle()
+                mapper.begin("next")
+            case {"dir": "out", "msg": {"type": "result", "result_index": index} as message}:
+                mapper.feed(json.dumps(message).encode())
+                assert mapper.alive == (index == 0)
+
+
 def turns_of(said: list[Said]) -> list[list[Said]]:
     turns: list[list[Said]] = []
     for one in said:

@@ -19,7 +19,10 @@ __all__ = ["RULES", "Rule", "Symptoms", "code_for", "crashed", "failed", "not_st
 
 
 class Symptoms(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a failed turn told about its failure."""
+    """All that a failed turn told about its failure.
+
+    `quota_rejected` and `resets_at` (seconds since 1970) come from the plan's limits, which only subscribers are told.
+    """
 
     subtype: str | None = None
     terminal_reason: str | None = None
@@ -29,6 +32,7 @@ class Symptoms(msgspec.Struct, frozen=True, kw_only=True):
     retry_error: str | None = None
     retry_after: float | None = None
     quota_rejected: bool = False
+    resets_at: int | None = None
     text: str = ""
 
 
@@ -140,7 +144,7 @@ def failed(provider: str, seen: Symptoms) -> Error:
         f"{provider} ended its turn with an error: {words} What it did before is in the log. {advice}",
         details={
             name: value
-            for name in ("subtype", "terminal_reason", "stop_reason", "assistant_error", "status")
+            for name in ("subtype", "terminal_reason", "stop_reason", "assistant_error", "status", "resets_at")
             if (value := getattr(seen, name)) is not None
         },
         provider_error=ProviderFailure.of("claude", named or "unknown", seen.text.strip()[:2000]),

@@ -29,9 +29,11 @@ def status_of(result: Message) -> Status:
     return "completed" if sound and string(result.get("stop_reason")) not in _CUT_SHORT else "failed"
 
 
-def symptoms_of(result: Message, error: Message | None, retry: Message | None, *, quota_rejected: bool) -> Symptoms:
-    """All a failure told: in the result, the last error line of the turn and its last retry."""
-    error, retry = error or {}, retry or {}
+def symptoms_of(
+    result: Message, error: Message | None = None, retry: Message | None = None, limits: Message | None = None
+) -> Symptoms:
+    """All a failure told: in the result, the turn's last error line, its last retry, and the plan's limits."""
+    error, retry, limits = error or {}, retry or {}, limits or {}
     status = number(result.get("api_error_status"))
     return Symptoms(
         subtype=string(result.get("subtype")),
@@ -41,7 +43,8 @@ def symptoms_of(result: Message, error: Message | None, retry: Message | None, *
         status=status if status is not None else number(error.get("api_error_status")),
         retry_error=string(retry.get("error")),
         retry_after=seconds(retry.get("retry_delay_ms")),
-        quota_rejected=quota_rejected,
+        quota_rejected=limits.get("status") == "rejected" and not flag(limits.get("isUsingOverage")),
+        resets_at=number(limits.get("resetsAt")),
         text=_words(result, error),
     )
 
@@ -82,8 +85,3 @@ def _words(result: Message, error: Message) -> str:
         return " ".join(str(word) for word in errors)
     blocks = objects(record(error.get("message")).get("content"))
     return " ".join(word for block in blocks if (word := string(block.get("text"))))
-
-
-def quota_rejected(info: Message) -> bool:
-    """Whether a `rate_limit_event` says that the plan's share is used up and nothing is bought on top."""
-    return info.get("status") == "rejected" and not flag(info.get("isUsingOverage"))

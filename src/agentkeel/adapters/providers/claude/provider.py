@@ -323,7 +323,7 @@ class ClaudeConnection:
             how,
             exit_code=self._process.returncode,
             stderr=self._process.stderr_tail,
-            seen=symptoms_of(result, None, None, quota_rejected=False) if result is not None else None,
+            seen=symptoms_of(result) if result is not None else None,
         )
 
     def _not_usable(self) -> ProviderError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agentkeel.adapters.providers.claude.errors import Symptoms, code_for, failed
 from agentkeel.adapters.providers.claude.fields import Message, number, record, seconds, string
-from agentkeel.adapters.providers.claude.outcome import quota_rejected, symptoms_of
+from agentkeel.adapters.providers.claude.outcome import symptoms_of
 from agentkeel.core.events import Body, ErrorOccurred, ErrorRecovered
 
 __all__ = ["Troubles"]
@@ -19,7 +19,7 @@ class Troubles:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._quota_rejected = False
+        self._limits: Message | None = None
         self._error: Message | None = None
         self._retry: Message | None = None
         self._unmended: str | None = None
@@ -54,13 +54,13 @@ class Troubles:
 
     def limits(self, message: Message) -> None:
         """The plan's limits, as the service tells subscribers."""
-        self._quota_rejected = quota_rejected(record(message.get("rate_limit_info")))
+        self._limits = record(message.get("rate_limit_info"))
 
     def goes_on(self, *, answered: bool = False, lost: bool = False) -> list[Body]:
         """The turn was not ended by its last error: it is mended by an answer, or the program is lost."""
         told: list[Body] = []
         if self._error is not None:
-            error = failed(self._provider, symptoms_of({}, self._error, None, quota_rejected=False))
+            error = failed(self._provider, symptoms_of({}, self._error))
             words = error.provider_error.message if error.provider_error is not None else error.message
             told.append(
                 ErrorOccurred(
@@ -78,4 +78,4 @@ class Troubles:
 
     def symptoms(self, result: Message) -> Symptoms:
         """All that the turn told of its failure."""
-        return symptoms_of(result, self._error, self._retry, quota_rejected=self._quota_rejected)
+        return symptoms_of(result, self._error, self._retry, self._limits)
