@@ -518,6 +518,28 @@ class StoreSuite:
         assert sequences(whole) == list(range(1, 28))
         assert await store.read(S, after=27) == []
 
+    async def test_long_logs_of_many_sessions_keep_apart(self, store: EventStore) -> None:
+        sessions = [await started(store, SessionId(f"ses_{n}")) for n in range(3)]
+        for n in range(40):
+            for session in sessions:
+                drafts = [said(f"{session} {n} {m}") for m in range(100 + n)]
+                await store.append(session, drafts, durability="process")
+        for session in sessions:
+            head = await store.head(session)
+            assert head == 2 + sum(100 + n for n in range(40))
+            log = await store.read(session, limit=head)
+            assert sequences(log) == list(range(1, head + 1))
+            assert all(text.startswith(session) for text in texts(log))
+            for after in (0, 1, 1364, 1365, 1366, 2730, head - 1, head):
+                assert sequences(await store.read(session, after=after, limit=7)) == list(
+                    range(after + 1, min(after + 8, head + 1))
+                )
+        await store.delete_session(sessions[1])
+        assert await store.head(sessions[1]) == 0
+        appended = await store.append(sessions[0], [said("more"), said("and more")])
+        assert list(appended.events) == await store.read(sessions[0], after=head)
+        assert len(await store.read(sessions[2], limit=head)) == head
+
     async def test_every_filter_narrows_and_limit_counts_matches(self, store: EventStore) -> None:
         await started(store)
         await running(store)
