@@ -298,7 +298,7 @@ def _ended(state: RunState, data: Body, at: datetime) -> dict[str, Any]:
             changes |= {
                 "error_code": "interrupted",
                 "error_message": _INTERRUPTED[data.outcome],
-                "error_details": {"outcome": data.outcome, "open_tool_calls": data.open_tool_calls},
+                "error_details": {"outcome": data.outcome, "open_tool_calls": list(data.open_tool_calls)},
             }
         case _:
             pass
