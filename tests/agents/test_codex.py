@@ -556,6 +556,15 @@ async def test_a_prompt_is_only_ever_text(place: Place) -> None:
             assert all(words not in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
 
 
+async def test_a_prompt_too_long_for_codex_is_refused_and_the_next_one_is_served(place: Place) -> None:
+    async with place.connected() as connection:
+        with pytest.raises(ProviderError) as caught:
+            await say(connection, "?", prompt="x" * 1_100_000)
+        assert (caught.value.code, caught.value.details["kind"]) == ("provider_invalid_request", "prompt_too_long")
+        assert connection.alive
+        assert end(await say(connection, "Still here.")).text == "Still here."
+
+
 async def test_keys_do_not_reach_the_commands_of_the_model(place: Place) -> None:
     async with place.connected() as connection:
         said = await say(connection, Shell("env"), "Done.")

@@ -302,6 +302,28 @@ def test_a_request_nobody_here_can_answer_is_refused_so_that_nothing_hangs() -> 
     assert declined == {"id": 8, "result": {"action": "decline", "content": None, "_meta": None}}
 
 
+def test_an_item_told_twice_is_said_once_and_one_of_a_past_turn_not_at_all() -> None:
+    thread_id, turn_id = _ids()
+    message = {"type": "agentMessage", "id": "m", "text": "Once."}
+    command = {"type": "commandExecution", "id": "c", "command": "ls", "cwd": "/", "status": "completed", "exitCode": 0}
+
+    def told(method: str, item: dict[str, Any], turn: str | None) -> bytes:
+        params = {"threadId": thread_id, "turnId": turn, "item": item}
+        return msgspec.json.encode({"method": method, "params": params})
+
+    delta = {"threadId": thread_id, "turnId": turn_id, "itemId": "m", "delta": "Once."}
+    said = _fed(
+        msgspec.json.encode({"method": "item/agentMessage/delta", "params": delta}),
+        *[told("item/completed", message, turn_id)] * 2,
+        msgspec.json.encode({"method": "item/agentMessage/delta", "params": delta}),
+        told("item/started", command, "an earlier turn"),
+        told("item/completed", command, "an earlier turn"),
+        *[told("item/started", command, turn_id), told("item/completed", command, turn_id)] * 2,
+    ).take_said()
+    types = [each.data.type for each in said if isinstance(each, Draft)]
+    assert types == ["message_streamed", "message_received", "tool_call_started", "tool_call_completed"]
+
+
 def test_a_long_output_is_cut_and_says_how_long_it_was() -> None:
     item = {"type": "commandExecution", "id": "c", "command": "yes", "cwd": "/", "status": "completed", "exitCode": 0}
     item["aggregatedOutput"] = "é" * 200_000

@@ -87,6 +87,8 @@ REFUSALS: Final[tuple[tuple[re.Pattern[str], str, str, str], ...]] = tuple(
          "session_not_found", "Codex cannot take up this conversation; start a new one, or replay its transcript."),
         (r"already has an active writer", "provider_error",
          "session_busy", "Another process works on this conversation; end it first."),
+        (r"Input exceeds the maximum length", "provider_invalid_request",
+         "prompt_too_long", "Put the text into a file of the workspace and name the file."),
         (r"[Nn]ot logged in|authentication required|Missing environment variable", "provider_authentication_failed",
          "not_logged_in", "Log in to Codex, or give it a key in env."),
     )
