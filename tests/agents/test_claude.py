@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from agentkeel.adapters.providers.claude import Claude
-from agentkeel.adapters.providers.claude.provider import ClaudeConnection
+from agentkeel.adapters.providers.claude.connection import ClaudeConnection
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt
 from agentkeel.core.ids import SessionId
@@ -200,10 +200,18 @@ async def test_a_megabyte_of_prompt_goes_through(house: House) -> None:
     assert len(server.turns[0].prompt) >= 999_999
 
 
+async def test_an_answer_of_megabytes_comes_whole(house: House) -> None:
+    answer = "word " * 600_000
+    async with ModelServer([Say(answer, chunks=40)]) as server, house.open(house.claude(server)) as connection:
+        one = await turn(connection, "hi")
+    assert one.ended.text == answer == deltas(one)
+    assert [body.content for body in one.of(ev.MessageReceived)] == [answer]
+
+
 async def test_a_system_prompt_reaches_the_model_without_being_an_argument(house: House) -> None:
     words = "--settings={} You are the keeper of KEEL-42."
     async with ModelServer(["ok"]) as server, house.open(house.claude(server), system_prompt=words) as connection:
-        command = Path(f"/proc/{connection.pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{connection.process['pid']}/cmdline").read_bytes()
         await turn(connection, "hi")
     assert b"KEEL-42" not in command
     assert words in str(server.turns[0].body)
@@ -352,7 +360,7 @@ async def test_leaving_while_a_command_runs_leaves_no_process_behind(house: Hous
                 await anyio.sleep(0.05)
             assert not connection.alive
         assert processes_with(mark) == []
-        assert not Path(f"/proc/{connection.pid}").exists()
+        assert not Path(f"/proc/{connection.process['pid']}").exists()
 
 
 async def test_an_interrupt_while_a_command_runs_ends_it(house: House) -> None:
@@ -382,7 +390,7 @@ async def test_a_killed_agent_is_a_crash_and_what_it_said_is_kept(house: House) 
     async with ModelServer(script) as server, house.open(house.claude(server)) as connection:
 
         async def kill() -> None:
-            os.kill(connection.pid, signal.SIGKILL)
+            os.kill(connection.process["pid"], signal.SIGKILL)
 
         one = await turn(connection, "count", until=ev.MessageStreamed, then=kill)
         assert not connection.alive
@@ -503,7 +511,7 @@ async def test_a_conversation_is_resumed_in_a_new_process(house: House) -> None:
         conversation = connection.provider_session_id
         async with house.open(house.claude(server), resume=conversation) as resumed:
             second = await turn(resumed, "what is it?")
-    assert connection.pid != resumed.pid
+    assert connection.process["pid"] != resumed.process["pid"]
     assert second.ended.provider_session_id == conversation
     assert "the code is X-42" in str(server.turns[-1].body)
     assert second.ended.cost_usd == first.ended.cost_usd

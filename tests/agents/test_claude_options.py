@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkeel.adapters.providers.claude import Claude, provider
+from agentkeel.adapters.providers.claude import Claude, connection
 from agentkeel.adapters.providers.claude.options import MODES, Options
 from agentkeel.adapters.providers.claude.probing import version_in
 from agentkeel.core import events as ev
@@ -134,12 +134,12 @@ def program(folder: Path, text: str) -> Path:
 async def said_by(folder: Path, text: str) -> tuple[list[Said], ProviderError | None]:
     said: list[Said] = []
     with anyio.fail_after(30):
-        async with Claude(executable=program(folder, text)).open(spec(folder)) as connection:
+        async with Claude(executable=program(folder, text)).open(spec(folder)) as agent:
             try:
-                async for batch in connection.prompt(Prompt(text="hi")):
+                async for batch in agent.prompt(Prompt(text="hi")):
                     said += batch
             except ProviderError as error:
-                assert not connection.alive
+                assert not agent.alive
                 return said, error
     return said, None
 
@@ -155,7 +155,7 @@ def kinds(said: list[Said]) -> list[str]:
 async def test_a_turn_ends_though_the_program_never_says_that_it_is_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.1)
     said, error = await said_by(tmp_path, HANDSHAKE + RESULT + "time.sleep(60)")
     assert error is None
     assert isinstance(said[0], Began)
@@ -212,11 +212,11 @@ async def test_a_program_that_dies_before_it_is_ready_is_told_with_its_words(tmp
 async def test_a_second_prompt_in_the_middle_of_a_turn_is_refused_and_the_turn_goes_on(tmp_path: Path) -> None:
     slow = HANDSHAKE + 'say(type="system", subtype="init", session_id="s")\ntime.sleep(0.3)\n' + RESULT
     with anyio.fail_after(30):
-        async with Claude(executable=program(tmp_path, slow)).open(spec(tmp_path)) as connection:
-            turn = connection.prompt(Prompt(text="one"))
+        async with Claude(executable=program(tmp_path, slow)).open(spec(tmp_path)) as agent:
+            turn = agent.prompt(Prompt(text="one"))
             said = list(await anext(turn))
             with pytest.raises(ProviderError) as caught:
-                await anext(connection.prompt(Prompt(text="two")))
+                await anext(agent.prompt(Prompt(text="two")))
             async for batch in turn:
                 said += batch
     assert caught.value.code == "invalid_operation"
