@@ -43,7 +43,7 @@ class RunKeywords(TypedDict, total=False):
     provider: str | None
     model: str | None
     workspace: str | PathLike[str] | None
-    permission_mode: PermissionMode
+    permission_mode: PermissionMode | None
     on_permission: Approver | None
     continuity: Continuity
     timeout: Seconds | None
@@ -129,7 +129,7 @@ def resolved(options: Mapping[str, Any], *, workspace: str, scratch: Path) -> Ru
 
 
 def _one_of(options: Mapping[str, Any], name: str, values: tuple[str, ...]) -> None:
-    if name in options and options[name] not in values:
+    if options.get(name) is not None and options[name] not in values:
         raise _invalid(name, f"must be one of {', '.join(values)}, not {options[name]!r}")
 
 

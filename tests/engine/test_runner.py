@@ -288,19 +288,28 @@ async def test_an_approver_that_is_too_slow_denies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind", "allowed"),
+    ("mode", "kind", "asked", "allowed"),
     [
-        ("full_auto", "bash", True),
-        ("accept_edits", "edit", True),
-        ("accept_edits", "bash", False),
-        ("plan", "read", True),
-        ("plan", "edit", False),
-        ("default", "read", False),
+        ("full_auto", "bash", {"command": "make"}, True),
+        ("accept_edits", "edit", {"file_path": "src/a.py"}, True),
+        ("accept_edits", "edit", {"changes": [{"path": "a"}, {"path": "b/c"}]}, True),
+        ("accept_edits", "edit", {"changes": [{"path": "a"}, {"path": "../c"}]}, False),
+        ("accept_edits", "write", {"file_path": "/etc/passwd"}, False),
+        ("accept_edits", "write", {"file_path": "way-out/x"}, False),
+        ("accept_edits", "edit", {}, False),
+        ("accept_edits", "bash", {"command": "make"}, False),
+        ("plan", "read", {"path": "a"}, True),
+        ("plan", "edit", {"path": "a"}, False),
+        ("default", "read", {"path": "a"}, False),
+        (None, "read", {"path": "a"}, False),
     ],
 )
-async def test_the_permission_mode_answers_first(mode: str, kind: str, *, allowed: bool) -> None:
-    async with manager_of([Use("it", ask=True, kind=kind)], permission_mode=mode) as (m, _):
-        result = await m.run("hi")
+async def test_the_permission_mode_answers_first(
+    mode: str | None, kind: str, asked: dict[str, object], tmp_path: Path, *, allowed: bool
+) -> None:
+    (tmp_path / "way-out").symlink_to("/tmp")
+    async with manager_of([Use("it", asked, ask=True, kind=kind)], permission_mode=mode) as (m, _):
+        result = await m.run("hi", workspace=tmp_path)
         assert (result.tool_calls[0].status == "completed") is allowed
 
 

@@ -23,6 +23,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """All that a run is started with. Times are seconds; None means no limit.
 
     Attributes:
+        permission_mode: None leaves it to the provider, and what the agent then asks to the approver.
         timeout: From the claim of a slot to the end, whatever the agent says or does not say.
         idle_timeout: Without a word from the agent, while no permission is pending.
         permission_timeout: For the approver; then the answer is no.
@@ -33,7 +34,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Path
     scratch: Path
     system_prompt: str | None = None
-    permission_mode: PermissionMode = "default"
+    permission_mode: PermissionMode | None = None
     continuity: Continuity = "auto"
     timeout: float | None = 3600.0
     idle_timeout: float | None = 600.0

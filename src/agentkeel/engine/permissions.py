@@ -6,7 +6,10 @@ denied, and the model is told why. An approver that fails or is too slow denies.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -18,7 +21,7 @@ __all__ = ["Approver", "Answer", "Permissions"]
 
 Approver = Callable[[PermissionRequested], Awaitable[Decision]]
 
-_EDITS = frozenset({"read", "search", "edit", "write", "move"})
+_EDITS = frozenset({"edit", "write"})
 _READS = frozenset({"read", "search"})
 
 
@@ -32,8 +35,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Permissions:
     """Answers requests in the name of one run."""
 
-    def __init__(self, *, mode: PermissionMode, approver: Approver | None, timeout: float) -> None:
-        self._mode = mode
+    def __init__(
+        self, *, mode: PermissionMode | None, workspace: Path, approver: Approver | None, timeout: float
+    ) -> None:
+        self._mode = mode or "default"
+        self._workspace = workspace
         self._approver = approver
         self._timeout = timeout
 
@@ -67,7 +73,7 @@ class Permissions:
         match self._mode:
             case "full_auto" | "dangerously_skip_permissions":
                 return Decision(allow=True)
-            case "accept_edits" if request.kind in _EDITS:
+            case "accept_edits" if request.kind in _EDITS and _inside(self._workspace, request.tool_input):
                 return Decision(allow=True)
             case "plan":
                 if request.kind in _READS:
@@ -75,3 +81,22 @@ class Permissions:
                 return Decision(allow=False, message="This run only plans: nothing may be changed.")
             case _:
                 return None
+
+
+def _inside(workspace: Path, tool_input: Any) -> bool:
+    """Whether the input names files, and all of them are in the workspace, also through links."""
+    root = workspace.resolve()
+    paths = [root.joinpath(path).resolve() for path in _paths(tool_input)]
+    return bool(paths) and all(path.is_relative_to(root) and path != root for path in paths)
+
+
+def _paths(tool_input: Any) -> Iterator[str]:
+    """The files that an edit names, in the words of the agents we know."""
+    if not isinstance(tool_input, Mapping):
+        return
+    for name in ("path", "file_path", "notebook_path"):
+        if isinstance(tool_input.get(name), str):
+            yield tool_input[name]
+    changes = tool_input.get("changes")
+    for change in changes if isinstance(changes, list) else ():
+        yield from _paths(change)

@@ -77,7 +77,10 @@ class _Turn:
         self._began_at = runner.clock.monotonic()
         self._account = Account()
         self._permissions = Permissions(
-            mode=job.options.permission_mode, approver=job.approver, timeout=job.options.permission_timeout
+            mode=job.options.permission_mode,
+            workspace=job.options.workspace,
+            approver=job.approver,
+            timeout=job.options.permission_timeout,
         )
         self._scope = anyio.CancelScope()
         self._connection: Connection | None = None

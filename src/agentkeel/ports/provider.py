@@ -41,6 +41,7 @@ class OpenSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         workspace: The agent's working directory; it exists.
         scratch: A private folder of the session for sockets, spilled lines and temporary files; it exists.
+        permission_mode: None leaves it to what the provider was made with.
         resume: The agent's own id of the conversation to take up, or None for a new one.
     """
 
@@ -48,7 +49,7 @@ class OpenSpec(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Path
     scratch: Path
     model: str | None = None
-    permission_mode: PermissionMode = "default"
+    permission_mode: PermissionMode | None = None
     system_prompt: str | None = None
     resume: str | None = None
     startup_timeout: float = 60.0

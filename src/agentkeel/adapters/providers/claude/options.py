@@ -131,7 +131,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ValidationError: The spec's model, mode or conversation id is not one that can be passed.
         """
-        mode = spec.permission_mode if spec.permission_mode != "default" else self.permission_mode
+        mode = spec.permission_mode or self.permission_mode
         check_mode(mode)
         model = check_model(spec.model or self.model)
         command = [self.executable or "claude", "-p"]

@@ -141,9 +141,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             grace=_checked_grace(grace),
         )
 
-    def mode(self, wanted: PermissionMode = "default") -> Mode:
-        """What `wanted` means to Codex; `default` is the mode of these options."""
-        mode = self.permission_mode if wanted == "default" else checked_mode(wanted)
+    def mode(self, wanted: PermissionMode | None = None) -> Mode:
+        """What `wanted` means to Codex; None is the mode of these options."""
+        mode = self.permission_mode if wanted is None else checked_mode(wanted)
         return _FIXED_MODES.get(mode) or _ASKING_MODES[mode, self.asks]
 
     @property

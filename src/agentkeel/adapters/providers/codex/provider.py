@@ -58,7 +58,7 @@ class Codex:
         name: What routing and logs call it.
         executable: Path of the native program; None looks for `codex` in PATH.
         model: Its model; None is its own configuration's.
-        permission_mode: For sessions that ask for no other than `default`.
+        permission_mode: For sessions that ask for none.
         env: Added to an allow-listed environment. A key that the user's config.toml names goes here.
         args: More words for its command line.
         config: Its settings, by dotted key; they win over config.toml. A variable named by an `env_key` among them is
@@ -127,7 +127,7 @@ class Codex:
     def open(self, spec: OpenSpec) -> AbstractAsyncContextManager[Connection]:
         """An app-server with the conversation of `spec`. On leaving it is gone, with all it started.
 
-        `spec.model` wins over ours, and so does a `spec.permission_mode` other than `default`.
+        The model and the permission mode of `spec`, if it has them, win over ours.
         Raises:
             ProviderUnavailable: The program is missing, too old, or did not start.
             ProviderAuthenticationFailed: It is not logged in.
