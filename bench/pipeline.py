@@ -61,6 +61,7 @@ class LineAgent:
 
     name = "bench"
     capabilities = Capabilities(text_deltas=True)
+    secrets = frozenset[str]()
 
     def __init__(self, events: int, *, durable: bool) -> None:
         self._argv = [sys.executable, "-c", AGENT, str(events), TEXT]

@@ -71,7 +71,7 @@ class Manager:
         self._given_store = store
         self._read_only = read_only
         self._fleet = Fleet(providers)
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor
         self._pricing = pricing
         self._clock = clock or SystemClock()
         self._defaults = checked(defaults, allowed=RunKeywords)
@@ -103,7 +103,7 @@ class Manager:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="agentkeel-", ignore_cleanup_errors=True))
         )
-        log = Log(store, LocalNotifier(), self._redactor)
+        log = Log(store, LocalNotifier(), self._redactor or Redactor(), learns_secrets=self._redactor is None)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         connections = Connections(tasks, self._clock)
         pricing = self._pricing or GenaiPrices()

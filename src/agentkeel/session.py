@@ -123,6 +123,7 @@ class Session:
         state = await self.info()
         merged = {**self._context.defaults, **_stored(state), **self._defaults, **given, "key": given.get("key")}
         job = self._job(words, merged, state)
+        self._context.log.keep_out(job.provider.secrets)
         queued = _queued(job, merged)
         if queued.key is not None:
             recorded = await self._context.log.store.run_by_key(self.id, queued.key)

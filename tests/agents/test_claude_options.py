@@ -13,7 +13,7 @@ from agentkeel.adapters.providers.claude.probing import version_in
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt
 from agentkeel.core.ids import SessionId
-from agentkeel.errors import ProviderError, ValidationError
+from agentkeel.errors import ProviderError, ProviderUnavailable, ValidationError
 from agentkeel.ports.provider import Began, Ended, OpenSpec, Said
 
 pytestmark = pytest.mark.anyio
@@ -207,6 +207,13 @@ async def test_a_program_that_dies_before_it_is_ready_is_told_with_its_words(tmp
         await said_by(tmp_path, "import sys; sys.exit('error: unknown option')")
     assert caught.value.code == "agent_start_failed"
     assert "unknown option" in caught.value.message
+
+
+async def test_a_version_that_is_too_old_gets_no_prompt(tmp_path: Path) -> None:
+    old = HANDSHAKE.replace('"response": {}}', '"response": {"claude_code_version": "1.0.3"}}')
+    with pytest.raises(ProviderUnavailable, match=r"1\.0\.3") as caught:
+        await said_by(tmp_path, old)
+    assert caught.value.details["kind"] == "unsupported_version"
 
 
 async def test_a_second_prompt_in_the_middle_of_a_turn_is_refused_and_the_turn_goes_on(tmp_path: Path) -> None:

@@ -327,6 +327,19 @@ async def test_a_secret_split_over_streamed_pieces_is_in_no_event() -> None:
         assert streamed == "the key is [REDACTED] ok"
 
 
+async def test_a_key_that_the_agent_was_given_is_in_no_event_whatever_it_looks_like() -> None:
+    key = "correct horse battery staple"
+    clock = VirtualClock()
+    provider = ScriptedProvider([Say(f"it is {key}.", chunks=7), Use("bash", output={"env": key})], clock=clock)
+    provider.secrets = frozenset({key})
+    async with agentkeel.open("memory:", providers=[provider], clock=clock) as manager:
+        session = await manager.start_session()
+        await session.run(f"what is {key}?")
+        stored = repr(await session.events())
+        assert "battery" not in stored
+        assert stored.count("[REDACTED]") >= 3
+
+
 async def test_leaving_the_manager_calls_off_what_still_runs() -> None:
     clock = VirtualClock()
     store = agentkeel.manager.open_store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,11 +31,15 @@ class Scrub(Protocol):
 class Log:
     """A store with redaction in front of it and readers behind it."""
 
-    def __init__(self, store: EventStore, notifier: Notifier, redactor: Redactor) -> None:
+    def __init__(
+        self, store: EventStore, notifier: Notifier, redactor: Redactor, *, learns_secrets: bool = True
+    ) -> None:
         self.store = store
         self.notifier = notifier
         self.redactor = redactor
         self.tails = Tails()
+        self._learns_secrets = learns_secrets
+        self._secrets: frozenset[str] = frozenset()
 
     async def append(
         self,
@@ -58,6 +62,13 @@ class Log:
         self.tails.publish(session_id, appended.events)
         self.notifier.notify(session_id)
         return appended.events
+
+    def keep_out(self, secrets: Collection[str]) -> None:
+        """These values are in nothing that is stored from now on, however they are spelled."""
+        new = self._secrets.union(secrets)
+        if self._learns_secrets and new != self._secrets:
+            self._secrets = new
+            self.redactor = Redactor(self.redactor.patterns, sorted(new), self.redactor.replacement)
 
     def scrub(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
         """The drafts, each redacted by itself."""

@@ -7,7 +7,6 @@ denied, and the model is told why. An approver that fails or is too slow denies.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-
 from pathlib import Path
 from typing import Any
 

@@ -6,7 +6,7 @@ cancelled: an adapter says `Began` and `Ended`, and the engine writes the lifecy
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -157,6 +157,11 @@ class Provider(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What it can do; see `ProviderSuite`."""
+        ...
+
+    @property
+    def secrets(self) -> Collection[str]:
+        """Values it hands to its agent that must never be in a log, such as keys."""
         ...
 
     def open(self, spec: OpenSpec) -> AbstractAsyncContextManager[Connection]:

@@ -79,6 +79,7 @@ class ScriptedProvider:
     ) -> None:
         self.name = name
         self.capabilities = capabilities
+        self.secrets: frozenset[str] = frozenset()
         self.tools = tuple(tools)
         self.model = model
         self.prompts: list[Prompt] = []

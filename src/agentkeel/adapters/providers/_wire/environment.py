@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agentkeel.errors import ValidationError
 
-__all__ = ["ALLOWED", "allowed_environment", "dangerous"]
+__all__ = ["ALLOWED", "allowed_environment", "dangerous", "secret_values"]
 
 ALLOWED = frozenset(
     {
@@ -30,6 +30,9 @@ ALLOWED = frozenset(
     }
 )
 _ALLOWED_PREFIXES = ("LC_",)
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_SECRET_CHARS = 12
+"""A shorter value is no key, and would be found in harmless text."""
 _DANGEROUS_NAMES = frozenset({"NODE_OPTIONS", "BASH_ENV", "ENV", "PERL5OPT", "RUBYOPT"})
 _DANGEROUS_PREFIXES = ("LD_", "DYLD_", "PYTHON", "GIT_", "BASH_FUNC_")
 _DANGEROUS_SUFFIXES = ("_BASE_URL",)
@@ -69,6 +72,15 @@ def allowed_environment(
             )
         child[name] = value
     return child
+
+
+def secret_values(environment: Mapping[str, str]) -> frozenset[str]:
+    """Values that a child is given as keys, by the names of their variables: they must never reach a log."""
+    return frozenset(
+        value
+        for name, value in environment.items()
+        if len(value) >= _SECRET_CHARS and any(word in name.upper() for word in _SECRET_WORDS)
+    )
 
 
 def dangerous(name: str) -> bool:

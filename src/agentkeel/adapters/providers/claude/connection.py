@@ -22,9 +22,10 @@ from agentkeel.adapters.providers.claude.errors import crashed, not_started
 from agentkeel.adapters.providers.claude.fields import Message, record
 from agentkeel.adapters.providers.claude.mapping import Mapper
 from agentkeel.adapters.providers.claude.outcome import symptoms_of
+from agentkeel.adapters.providers.claude.probing import OLDEST, spelled, version_in
 from agentkeel.adapters.providers.claude.protocol import answer_line, control_line, user_line
 from agentkeel.core.content import Prompt
-from agentkeel.errors import Error, ProviderError, ProviderTimeout
+from agentkeel.errors import Error, ProviderError, ProviderTimeout, ProviderUnavailable
 from agentkeel.ports.provider import Decision, Ended, OpenSpec, Said
 
 __all__ = ["ClaudeConnection"]
@@ -68,6 +69,7 @@ class ClaudeConnection:
 
         Raises:
             ProviderTimeout: No answer in `spec.startup_timeout` seconds.
+            ProviderUnavailable: It is a version that is too old.
             ProviderError: The program ended instead.
         """
         request_id = f"init-{uuid.uuid4()}"
@@ -146,10 +148,21 @@ class ClaudeConnection:
                 response = record(message.get("response"))
                 if message.get("type") == "control_response" and response.get("request_id") == request_id:
                     if response.get("subtype") == "success":
+                        self._check_version(record(response.get("response")).get("claude_code_version"))
                         return
                     raise self._start_failed(f"it refused to start: {response.get('error')}", result)
         await self._process.wait()
         raise self._start_failed(self._process.exit_description, result)
+
+    def _check_version(self, said: object) -> None:
+        """A version whose wire we do not know gets no prompt. One that says none is taken for ours."""
+        version = version_in(said) if isinstance(said, str) else None
+        if version is not None and version < OLDEST:
+            raise ProviderUnavailable(
+                f"{self._name} is Claude Code {said}, and {spelled(OLDEST)} is the oldest that works. Nothing was sent "
+                "to it; update it, or name another executable.",
+                details={"kind": "unsupported_version", "version": said, "oldest": spelled(OLDEST)},
+            )
 
     async def _lines(self) -> list[Line] | None:
         """The next lines; none when there will be no more; None when the turn only lacks its last word, too long."""

@@ -17,7 +17,7 @@ from agentkeel.adapters.providers.claude.options import Options
 from agentkeel.errors import Error
 from agentkeel.ports.provider import Probe
 
-__all__ = ["OLDEST", "probe", "version_in"]
+__all__ = ["OLDEST", "probe", "spelled", "version_in"]
 
 OLDEST = (2, 1, 329)
 """The version whose wire the golden tests hold. An older one may lack `client_composed`, and would then run a prompt
@@ -39,7 +39,7 @@ async def probe(options: Options) -> Probe:
             name=options.name,
             installed=False,
             problem=f"The program {wanted} is not installed, or not in PATH. Install Claude Code "
-            f"{_spelled(OLDEST)} or later, or give its path as `executable`.",
+            f"{spelled(OLDEST)} or later, or give its path as `executable`.",
         )
     said, problem = await _ask_version(found, environment)
     version = version_in(said)
@@ -48,14 +48,14 @@ async def probe(options: Options) -> Probe:
     if problem is None and version is None:
         problem = f"{found} --version said {said[:80]!r}, which names no version. Is it Claude Code?"
     elif version is not None and version < OLDEST:
-        problem = f"Claude Code {_spelled(version)} is older than {_spelled(OLDEST)}; update it."
+        problem = f"Claude Code {spelled(version)} is older than {spelled(OLDEST)}; update it."
     elif problem is None and logged_in is False:
         problem = "Claude Code is not logged in. Set ANTHROPIC_API_KEY, or log in by running `claude` once."
     return Probe(
         name=options.name,
         installed=True,
         executable=found,
-        version=_spelled(version) if version is not None else None,
+        version=spelled(version) if version is not None else None,
         supported=supported,
         logged_in=logged_in,
         problem=problem,
@@ -105,5 +105,5 @@ def _logged_in(environment: Mapping[str, str]) -> bool | None:
     return (Path(folder) if folder else Path(home or "") / ".claude").joinpath(".credentials.json").exists()
 
 
-def _spelled(version: tuple[int, int, int]) -> str:
+def spelled(version: tuple[int, int, int]) -> str:
     return ".".join(map(str, version))

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agentkeel.adapters.providers._wire.environment import secret_values
 from agentkeel.adapters.providers._wire.process import Process
 from agentkeel.adapters.providers.claude.connection import ClaudeConnection
 from agentkeel.adapters.providers.claude.options import KEYS, Options, SettingSource, check_mode
@@ -108,6 +109,11 @@ class Claude:
     def capabilities(self) -> Capabilities:
         """What Claude Code can do."""
         return CAPABILITIES
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys that the program gets from us."""
+        return secret_values(self._options.environment(os.environ))
 
     @asynccontextmanager
     async def open(self, spec: OpenSpec) -> AsyncGenerator[ClaudeConnection]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import anyio
 
-from agentkeel.adapters.providers._wire.environment import allowed_environment
+from agentkeel.adapters.providers._wire.environment import allowed_environment, secret_values
 from agentkeel.adapters.providers._wire.process import Process
 from agentkeel.adapters.providers.codex.connection import Connected
 from agentkeel.adapters.providers.codex.options import Asks, Mode, Options, checked_model
@@ -123,6 +123,11 @@ class Codex:
             permissions="gate" if self._options.mode().gated else "observe",
             usage="cumulative",
         )
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys that the program gets from us."""
+        return secret_values(self._environment())
 
     def open(self, spec: OpenSpec) -> AbstractAsyncContextManager[Connection]:
         """An app-server with the conversation of `spec`. On leaving it is gone, with all it started.

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 
-from agentkeel.adapters.providers._wire.environment import allowed_environment
+from agentkeel.adapters.providers._wire.environment import allowed_environment, secret_values
 from agentkeel.adapters.providers.shell.connection import ShellConnection
 from agentkeel.adapters.providers.shell.rules import Rules, argv_of
 from agentkeel.adapters.providers.shell.said import Command, Options
@@ -96,6 +96,11 @@ class Shell:
             interrupt=True,
             permissions="gate" if self._options.ask else "observe",
         )
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys that commands see."""
+        return secret_values(allowed_environment(os.environ, extra=self._env))
 
     def open(self, spec: OpenSpec) -> AbstractAsyncContextManager[Connection]:
         """Commands may run in the workspace. No process runs between prompts."""
