@@ -67,8 +67,9 @@ def sealed(path: Path) -> bool:
 
     SQLite cannot share memory with a writer from such a folder; it can read the file as it stands.
     """
-    log = path.with_name(path.name + "-wal")
-    return not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+    effective = os.access in os.supports_effective_ids
+    writable = os.access(path.parent, os.W_OK, effective_ids=effective)
+    return not writable and not path.with_name(path.name + "-wal").exists()
 
 
 def is_network(filesystem: str) -> bool:

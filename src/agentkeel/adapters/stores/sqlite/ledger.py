@@ -106,6 +106,7 @@ class Ledger:
             apsw.Error: SQLite could not open it.
         """
         db = self._connect()
+        schema.check(db, self._location)  # before the first write
         mode = pragma(db, "journal_mode = WAL")
         if mode != "wal":
             raise StoreUnavailable(
