@@ -42,6 +42,7 @@ from agentkeel.errors import (
     ValidationError,
 )
 from agentkeel.ports.provider import Began, Connection, Decision, Ended, OpenSpec, Said
+from agentkeel.testing import agents
 from agentkeel.testing.model_server import (
     CallTool,
     Cut,
@@ -60,14 +61,7 @@ from agentkeel.testing.model_server import (
 )
 from agentkeel.testing.model_server import Usage as Spend
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-PROGRAM = CACHE / "agentkeel/agents/codex-0.169.0/vendor/x86_64-unknown-linux-musl/bin/codex"
-
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.agents,
-    pytest.mark.skipif(not PROGRAM.exists(), reason="Codex 0.169.0 is not installed"),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.agents]
 
 React = Callable[[Any, Connection], Awaitable[None]]
 
@@ -83,7 +77,7 @@ class Place:
         self.env = server.codex_env(self.home)
 
     def codex(self, **options: Any) -> Codex:
-        options = {"executable": PROGRAM, "env": self.env} | options
+        options = {"executable": agents.install("codex"), "env": self.env} | options
         return Codex(**options)
 
     def spec(self, **fields: Any) -> OpenSpec:
