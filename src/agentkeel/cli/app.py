@@ -214,9 +214,16 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _call(words: Sequence[str]) -> int:
-    command, bound, _ = app.parse_args(list(words), print_error=False, exit_on_error=False)
+    command, bound, _ = app.parse_args(_with_dash(words), print_error=False, exit_on_error=False)
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, int) else 0
+
+
+def _with_dash(words: Sequence[str]) -> list[str]:
+    """A lone `-` names stdin. The parser would take it for an option without a name, so it goes behind `--`."""
+    if "-" in words and "--" not in words:
+        return [*(word for word in words if word != "-"), "--", "-"]
+    return list(words)
 
 
 def _complain(text: str, code: int) -> int:

@@ -71,20 +71,23 @@ def told(
 ) -> str:
     """The block for stderr. All in it is escaped."""
     rows = [f"agentkeel: {escape(error.message, lines=True)} [{error.code}]"]
-    words = error.provider_error
-    if words is not None and not _adds_nothing(words, error):
-        rows.append(f"  said  {escape(words.message[:500])}")
-    if words is not None and words.stderr:
-        tail = words.stderr.rstrip().splitlines()[-_STDERR_LINES:]
-        rows += [f"        {escape(line)}" for line in tail if line.strip() != words.message.strip()]
+    said = [] if error.provider_error is None else _said(error.provider_error, error)
+    rows += [f"  {'said' if number == 0 else '    '}  {escape(line)}" for number, line in enumerate(said)]
+    if store == "memory:":
+        rows.append("  kept  nothing: the log was in memory")
+        return "\n".join(rows) + "\n"
     if run_id is not None:
         rows.append(f"  kept  session {session_id}, run {run_id}, in {escape(store or 'the log')}")
     rows += [f"  next  {escape(step)}" for step in _next(error, session_id, run_id, provider)]
     return "\n".join(rows) + "\n"
 
 
-def _adds_nothing(words: ProviderFailure, error: Error) -> bool:
-    return words.message in error.message or words.message == ProviderFailure.of(words.provider, words.kind).message
+def _said(words: ProviderFailure, error: Error) -> list[str]:
+    """The agent's own words, where they add something: what it wrote last, else its message."""
+    if words.stderr and words.stderr.strip():
+        return words.stderr.rstrip().splitlines()[-_STDERR_LINES:]
+    default = ProviderFailure.of(words.provider, words.kind).message
+    return [] if words.message == default or words.message in error.message else [words.message[:500]]
 
 
 def _next(error: Error, session_id: str | None, run_id: str | None, provider: str | None) -> list[str]:

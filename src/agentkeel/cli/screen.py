@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from agentkeel.cli.escape import escape, escape_json
 
@@ -139,10 +139,18 @@ class Plain:
         self._at_start = text.endswith("\n")
 
 
+class _Nowhere(io.TextIOBase):
+    """Takes what is written, and that is all."""
+
+    def write(self, text: str, /) -> int:
+        """All of it is gone."""
+        return len(text)
+
+
 def screen_of(stream: TextIO | None) -> Screen:
     """The right screen for a stream; `None` is a stream that was closed before we began."""
     if stream is None:
-        return Plain(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123 - open until we end
+        return Plain(cast("TextIO", _Nowhere()))
     if not is_terminal(stream):
         return Plain(stream)
     from agentkeel.cli.lively import Lively
