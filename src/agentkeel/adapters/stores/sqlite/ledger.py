@@ -128,7 +128,7 @@ class Ledger:
         if db is None:
             return
         try:
-            if self._own(db):
+            if self.epoch and self._own(db):
                 pragma(db, "synchronous = FULL")
                 ask(db, "owner_leave")
                 db.set_busy_timeout(LAST_BUSY_MS)

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
+from anyio import CancelScope
 
 from agentkeel.adapters.stores.claims import Claims
 from agentkeel.adapters.stores.sqlite.faults import is_dead, of_writing
@@ -81,14 +82,18 @@ class Writer:
         try:
             await self.call(self._open)
         except BaseException:
-            self._jobs.put(None)
+            with CancelScope(shield=True):  # the lock must not be free while the thread may still take its turn
+                await self.stop()
             raise
 
     async def stop(self) -> None:
         """Everything handed over before is done, the store is closed, and the thread is gone."""
         closing = self.call(self._ledger.close)
         self._jobs.put(None)
-        await closing
+        try:
+            await closing
+        finally:
+            self._thread.join()
 
     @property
     def epoch(self) -> int:
