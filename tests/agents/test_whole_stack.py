@@ -157,11 +157,7 @@ async def test_a_stream_that_is_cut_for_good_is_not_a_success(agent: str, tmp_pa
 async def test_a_cancelled_run_leaves_no_command_behind_and_the_session_goes_on(agent: str, tmp_path: Path) -> None:
     slow = 'python3 -c \'import time; open("begun", "w").close(); time.sleep(60)\''
     script = [Reply(Say("Wait for it."), Shell(slow)), "Here I am."]
-    async with stack(agent, tmp_path, script, permission_mode="full_auto") as (manager, session, workspace):
-        if agent == "claude":
-            # As root the program takes this mode only when it is told that it is in a sandbox.
-            await session.stop()
-            session = await manager.start_session(workspace=workspace, on_permission=approve)
+    async with stack(agent, tmp_path, script, on_permission=approve) as (_, session, workspace):
         run = await session.submit("Run it")
         with anyio.fail_after(60):
             while not (workspace / "begun").exists():
