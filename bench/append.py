@@ -152,6 +152,8 @@ async def main() -> None:
         show(median)
         commit = 1 / median["raw commit, stdlib, FULL"]
         half = median["a  1 session, 1 event, full"] / 2
+        await store.aclose()
+        store = await SqliteStore.open(folder / "ours.db")
         took = sorted(await latencies(store, half, 3))
         p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
         print(

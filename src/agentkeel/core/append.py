@@ -7,7 +7,7 @@ the question to `Past` and the write nobody else may add to the session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -64,18 +64,6 @@ class Past(Protocol):
         ...
 
 
-class Extension(NamedTuple):
-    """What a batch does to a log. `bodies` are the stored forms of `added`, one each."""
-
-    events: Sequence[Event]
-    added: Sequence[Event]
-    bodies: Sequence[bytes]
-    names: Mapping[Name, Event]
-    session: SessionState | None
-    runs: Mapping[RunId, RunState]
-    head: int
-
-
 _SESSION_RULES = sessions.LIFECYCLE | {RunQueued}
 _EVOLVING = sessions.EVOLVING | runs.EVOLVING
 
@@ -92,73 +80,65 @@ def extend(
         ValidationError: A draft cannot be stored as it is; `details["index"]` says which.
         SessionNotFound, InvalidTransition, RunTerminal, StateError, KeyConflict, SequenceConflict: As the port says.
     """
-    batch = _Batch(past, session_id, now, expected)
+    extension = Extension(past, session_id, now, expected)
     if not drafts:
-        sessions.check(batch.session, Body(), session_id=session_id)
+        sessions.check(past.session, Body(), session_id=session_id)
     for index, draft in enumerate(drafts):
-        batch.take(index, draft)
-    return batch.extension()
+        extension.take(index, draft)
+    return extension
 
 
-class _Batch:
-    """The drafts taken so far, and where they lead."""
+class Extension:
+    """What a batch does to a log: the events of its drafts, those that are new, and the states that moved.
+
+    `bodies` are the stored forms of `added`, one each; `session` is None if the session's state did not move.
+    """
 
     __slots__ = (
-        "_added",
-        "_bodies",
-        "_events",
         "_expected",
         "_first",
-        "_head",
-        "_moved",
-        "_names",
         "_now",
         "_past",
         "_runs",
+        "_session",
         "_session_id",
-        "_session_moved",
+        "added",
+        "bodies",
+        "events",
+        "head",
+        "names",
+        "runs",
         "session",
     )
 
     def __init__(self, past: Past, session_id: SessionId, now: datetime, expected: int | None) -> None:
-        self.session = past.session
+        self.events: list[Event] = []
+        self.added: list[Event] = []
+        self.bodies: list[bytes] = []
+        self.names: dict[Name, Event] = {}
+        self.session: SessionState | None = None
+        self.runs: dict[RunId, RunState] = {}
+        self.head = self._first = past.head
+        self._session = past.session
+        self._runs: dict[RunId, RunState | None] = {}
         self._past = past
         self._session_id = session_id
         self._now = now
         self._expected = expected
-        self._head = self._first = past.head
-        self._events: list[Event] = []
-        self._added: list[Event] = []
-        self._bodies: list[bytes] = []
-        self._names: dict[Name, Event] = {}
-        self._runs: dict[RunId, RunState | None] = {}
-        self._moved: dict[RunId, RunState] = {}
-        self._session_moved = False
-
-    def extension(self) -> Extension:
-        return Extension(
-            self._events,
-            self._added,
-            self._bodies,
-            self._names,
-            self.session if self._session_moved else None,
-            self._moved,
-            self._head,
-        )
 
     def take(self, index: int, draft: Draft) -> None:
         """Give `draft` the next place, or the event it repeats."""
         names = _names(draft) if draft.key is not None or draft.id is not None else ()
         if names and (known := self._known(draft, names)) is not None:
-            self._events.append(known)
+            self.events.append(known)
             return
         if self._expected is not None and self._first != self._expected:
             raise self._unexpected()
         data, body = _stored(draft.data, index)
         kind = type(data)
-        if self.session is None or kind in _SESSION_RULES:
-            sessions.check(self.session, data, session_id=self._session_id)
-            if self.session is None:
+        if self._session is None or kind in _SESSION_RULES:
+            sessions.check(self._session, data, session_id=self._session_id)
+            if self._session is None:
                 check_id(self._session_id, what="session_id")
         run_id = draft.run_id
         state = None
@@ -166,17 +146,17 @@ class _Batch:
             state = self._checked_run(run_id, data)
         elif kind in runs.LIFECYCLE:
             raise _needs_run(data, index)
-        self._head += 1
+        self.head += 1
         at = self._now if draft.at is None else _in_utc(draft.at, index)
-        event = _placed(draft, data, self._session_id, self._head, at)
+        event = _placed(draft, data, self._session_id, self.head, at)
         if kind in _EVOLVING:
             self._evolve(event, state)
         for name in names:
-            if name.kind == "key" or event.id != event_id(self._session_id, self._head):
-                self._names[name] = event
-        self._events.append(event)
-        self._added.append(event)
-        self._bodies.append(body)
+            if name.kind == "key" or event.id != event_id(self._session_id, self.head):
+                self.names[name] = event
+        self.events.append(event)
+        self.added.append(event)
+        self.bodies.append(body)
 
     def _checked_run(self, run_id: RunId, data: Body) -> RunState | None:
         try:
@@ -198,16 +178,15 @@ class _Batch:
     def _evolve(self, event: Event, state: RunState | None) -> None:
         kind = type(event.data)
         if kind in sessions.EVOLVING:
-            self.session = sessions.evolve(self.session, event)
-            self._session_moved = True
+            self.session = self._session = sessions.evolve(self._session, event)
         if event.run_id is not None and kind in runs.EVOLVING:
-            self._runs[event.run_id] = self._moved[event.run_id] = runs.evolve(state, event)
+            self._runs[event.run_id] = self.runs[event.run_id] = runs.evolve(state, event)
 
     def _known(self, draft: Draft, names: Sequence[Name]) -> Event | None:
         """The event that `draft` repeats, or None if it is new."""
         known: Event | None = None
         for name in names:
-            found = self._names.get(name) or self._past.named(name) or self._by_place(name)
+            found = self.names.get(name) or self._past.named(name) or self._by_place(name)
             if found is None:
                 continue
             if not same_content(draft, found) or (known is not None and known.sequence != found.sequence):
@@ -222,15 +201,15 @@ class _Batch:
     def _by_place(self, name: Name) -> Event | None:
         """The event whose id was derived from its place, if `name` is such an id."""
         place = place_of(self._session_id, EventId(name.text)) if name.kind == "id" else None
-        if place is None or place == self._head + 1 or place == 0:
+        if place is None or place == self.head + 1 or place == 0:
             return None
-        if place > self._head:
+        if place > self.head:
             raise ValidationError(
-                f"The id {name.text} names place {place} of this log, which ends at {self._head}. Nothing was added.",
+                f"The id {name.text} names place {place} of this log, which ends at {self.head}. Nothing was added.",
                 code="invalid_input",
-                details={"id": name.text, "head": self._head},
+                details={"id": name.text, "head": self.head},
             )
-        return self._past.at(place) if place <= self._first else self._added[place - self._first - 1]
+        return self._past.at(place) if place <= self._first else self.added[place - self._first - 1]
 
     def _unexpected(self) -> SequenceConflict:
         return SequenceConflict(

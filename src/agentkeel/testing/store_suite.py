@@ -524,9 +524,9 @@ class StoreSuite:
             for session in sessions:
                 drafts = [said(f"{session} {n} {m}") for m in range(100 + n)]
                 await store.append(session, drafts, durability="process")
+        head = 2 + sum(100 + n for n in range(40))
         for session in sessions:
-            head = await store.head(session)
-            assert head == 2 + sum(100 + n for n in range(40))
+            assert await store.head(session) == head
             log = await store.read(session, limit=head)
             assert sequences(log) == list(range(1, head + 1))
             assert all(text.startswith(session) for text in texts(log))

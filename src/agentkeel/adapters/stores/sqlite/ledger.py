@@ -27,8 +27,7 @@ from agentkeel.adapters.stores.sqlite.rows import (
 )
 from agentkeel.adapters.stores.sqlite.sql import ask, pragma, query, repeated
 from agentkeel.core.append import Extension, Name
-from agentkeel.core.codec import kind_of
-from agentkeel.core.events import Event
+from agentkeel.core.events import Event, Unknown
 from agentkeel.core.ids import RunId, SessionId
 from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
@@ -43,6 +42,8 @@ BLOCK_BITS = 12
 """Events of a block, as a power of two. See `migrations/0001_log.sql`."""
 REMEMBERED = 4096
 """Sessions and runs to keep in mind."""
+CHECKPOINT_PAGES = 4000
+"""Pages in the log file after which a commit moves them into the database: 16 MB. Fewer pages mean more syncs."""
 BUSY_MS = 5000
 """How long another program may hold the write lock."""
 LAST_BUSY_MS = 200
@@ -151,6 +152,7 @@ class Ledger:
             vfs=self._vfs,
         )
         db.set_busy_timeout(BUSY_MS)
+        pragma(db, f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
         pragma(db, "trusted_schema = OFF")
         return db
 
@@ -329,30 +331,31 @@ class Ledger:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _place(self, log: Log, number: int, extension: Extension) -> None:
-        self._read_numbers()
+        if not self._numbers_read:
+            self._read_numbers()
         pending, names, numbers = self._pending, extension.names, self._runs
         last_at, last_micros = self._last_at
         place = self._last_event
         for event, body in zip(extension.added, extension.bodies, strict=True):
+            sequence, run_id, data = event.sequence, event.run_id, event.data
             if event.at is not last_at:
                 last_at, last_micros = event.at, micros(event.at)
-            run_id = event.run_id
             place += 1
             if place >> BLOCK_BITS != log.block:
                 log.block = place >> BLOCK_BITS
-                self._blocks.append((number, event.sequence, log.block))
+                self._blocks.append((number, sequence, log.block))
             pending += (
                 place,
                 log.block,
                 number,
-                event.sequence,
+                sequence,
                 last_micros,
-                kind_of(event.data),
+                data.kind if type(data) is Unknown else data.type,
                 None if run_id is None else numbers[run_id][0],
                 event.source,
                 event.provider,
                 event.schema_version,
-                checksum(body, event.sequence),
+                checksum(body, sequence),
                 body,
                 event.raw,
                 extra_of(event, own_id=bool(names) and Name("id", event.id) in names),
@@ -396,10 +399,11 @@ class Ledger:
         return self._last_run
 
     def _read_numbers(self) -> None:
-        if not self._numbers_read:
-            self._numbers_read = True
-            ((sessions, runs, events),) = self._ask("numbers_used", ())
-            self._last_session, self._last_run, self._last_event = sessions or 0, runs or 0, events or 0
+        if self._numbers_read:
+            return
+        self._numbers_read = True
+        ((sessions, runs, events),) = self._ask("numbers_used", ())
+        self._last_session, self._last_run, self._last_event = sessions or 0, runs or 0, events or 0
 
     def _clear(self) -> None:
         """Nothing waits to be written."""

@@ -31,7 +31,7 @@ __all__ = ["Append", "Writer"]
 
 T = TypeVar("T")
 
-DRAFTS_PER_GROUP = 8192
+DRAFTS_PER_GROUP = 2048
 """A transaction takes no further batch once it has this many drafts."""
 
 
