@@ -49,43 +49,6 @@ def ticking(): return ScriptedProvider(
 """
 
 
-def until(self, condition: str | Callable[[str], bool]) -> str:
-        """What was written, once it has these words or fulfils the condition."""
-        fulfilled = condition if callable(condition) else lambda text: condition in text
-        deadline = time.monotonic() + SECONDS
-        while not fulfilled(self.text):
-            assert time.monotonic() < deadline, self.raw
-            assert self._more(), self.raw
-        return self.text
-
-    def end(self) -> int:
-        """The command has ended; its exit code."""
-        while self._more():
-            pass
-        return self.process.wait(SECONDS)
-
-    def type(self, words: str) -> None:
-        """A person types."""
-        assert self._descriptor is not None
-        os.write(self._descriptor, words.encode())
-
-    def close(self) -> None:
-        """The window is closed."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _more(self) -> bool:
-        assert self._descriptor is not None
-        readable, _, _ = select.select([self._descriptor], [], [], SECONDS)
-        assert readable, f"nothing came: {self.raw}"
-        piece = b""
-        with suppress(OSError):  # EIO: the other end is gone
-            piece = os.read(self._descriptor, 65536)
-        self.raw += piece.decode("utf-8", "replace")
-        return bool(piece)
-
-
 def until(process: subprocess.Popen[bytes], words: bytes) -> bytes:
     """What the process has written, once these words are in it."""
     assert process.stdout is not None
@@ -199,7 +162,44 @@ class Terminal:
         """What was written, without what the terminal obeys."""
         return _CONTROL.sub("", self.raw)
 
-    @pytest.fixture
+    def until(self, condition: str | Callable[[str], bool]) -> str:
+        """What was written, once it has these words or fulfils the condition."""
+        fulfilled = condition if callable(condition) else lambda text: condition in text
+        deadline = time.monotonic() + SECONDS
+        while not fulfilled(self.text):
+            assert time.monotonic() < deadline, self.raw
+            assert self._more(), self.raw
+        return self.text
+
+    def end(self) -> int:
+        """The command has ended; its exit code."""
+        while self._more():
+            pass
+        return self.process.wait(SECONDS)
+
+    def type(self, words: str) -> None:
+        """A person types."""
+        assert self._descriptor is not None
+        os.write(self._descriptor, words.encode())
+
+    def close(self) -> None:
+        """The window is closed."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _more(self) -> bool:
+        assert self._descriptor is not None
+        readable, _, _ = select.select([self._descriptor], [], [], SECONDS)
+        assert readable, f"nothing came: {self.raw}"
+        piece = b""
+        with suppress(OSError):  # EIO: the other end is gone
+            piece = os.read(self._descriptor, 65536)
+        self.raw += piece.decode("utf-8", "replace")
+        return bool(piece)
+
+
+@pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """The console script."""
     return Cli(tmp_path)

@@ -86,9 +86,9 @@ class Desk:
         screen.line(f"  {escape_json(request.tool_input)}")
         if request.reason:
             screen.line((f"  reason: {request.reason}", "dim"))
-        screen.ask("  Allow it? [y/N] ")
         # What was typed before the question stood there is no answer to it.
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        screen.ask("  Allow it? [y/N] ")
 
 
 async def _cancel_after(over: anyio.Event, scope: anyio.CancelScope) -> None:

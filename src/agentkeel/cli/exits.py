@@ -28,6 +28,9 @@ _BY_CODE: Mapping[str, int] = {
     "provider_timeout": TIMED_OUT,
     "cancelled": INTERRUPTED,
     "interrupted": INTERRUPTED,
+    "invalid_status": USAGE,
+    "invalid_event_type": USAGE,
+    "invalid_cursor": USAGE,
     "provider_unavailable": TEMPORARY,
     "storage_connection_failed": TEMPORARY,
 }
