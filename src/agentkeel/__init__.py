@@ -5,12 +5,12 @@ The names here are the public API; each is imported when it is first used, so th
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from agentkeel._version import __version__ as __version__
 
+TYPE_CHECKING = False  # `typing` would be most of what this import costs; type checkers know the name.
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentkeel.adapters.providers.claude import Claude as Claude
     from agentkeel.adapters.providers.codex import Codex as Codex
     from agentkeel.adapters.providers.shell import Shell as Shell
@@ -97,6 +97,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'agentkeel' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value
