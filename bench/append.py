@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from agentkeel.adapters.stores.memory import MemoryStore
 from agentkeel.adapters.stores.sqlite import SqliteStore
@@ -69,6 +70,16 @@ class Raw:
             took.append(time.perf_counter() - begun)
         return took
 
+    def read_back(self) -> int:
+        """The rows of `batch`, in pages of 500, their bodies decoded."""
+        decode, after, count = msgspec.json.Decoder().decode, 0, 0
+        page = "SELECT id, seq, type, at, body FROM raw WHERE id > ? ORDER BY id LIMIT 500"
+        while count < 20_000 and (rows := self.std.execute(page, (after,)).fetchall()):
+            for row in rows:
+                decode(row[4])
+            after, count = rows[-1][0], count + len(rows)
+        return count
+
     def batch(self, db: sqlite3.Connection | apsw.Connection, count: int) -> int:
         rows = [ROW] * 512
         for _ in range(count // 512):
@@ -90,6 +101,14 @@ async def awaiting(store: EventStore, clients: int, each: int, size: int, durabi
         for n in range(clients):
             group.create_task(client(n))
     return clients * each * size
+
+
+async def read_back(store: EventStore) -> int:
+    """A session's log in pages of 500."""
+    after = count = 0
+    while count < 20_000 and (events := await store.read(SESSIONS[0], after=after)):
+        after, count = events[-1].sequence, count + len(events)
+    return count
 
 
 async def prepared(store: EventStore) -> EventStore:
@@ -152,6 +171,8 @@ async def main() -> None:
             "   8 sessions, batches of 64, full": lambda: awaiting(store, 8, 80, 64, "full"),
             "c  64 sessions, batches of 64, full": lambda: awaiting(store, 64, 10, 64, "full"),
             "   memory: 64 sessions, batches of 64": lambda: awaiting(memory, 64, 10, 64, "full"),
+            "raw read, stdlib": full.read_back,
+            "   read, pages of 500": lambda: read_back(store),
         }
         rates: dict[str, list[float]] = {title: [] for title in works}
         for _ in range(ROUNDS):
@@ -184,11 +205,18 @@ def show(median: dict[str, float]) -> None:
     print(f"{'events/s':40}{'rate':>10}{'/ commit':>10}{'/ batch':>10}{'/ batch':>10}   goal")
     print(f"{'(body ' + str(len(encode_body(BODY))) + ' bytes)':40}{'':>10}{'stdlib':>10}{'stdlib':>10}{'apsw':>10}")
     goals = {"a": "0.5 commit (stretch 0.65)", "b": "10 commits", "c": "0.5 batch (stretch 0.6)"}
+    goals["   read, pages of 500"] = "0.5 raw read (first column)"
     for title, rate in median.items():
-        base = normal if title.endswith(("process", "NORMAL")) else single
+        base = (
+            normal
+            if title.endswith(("process", "NORMAL"))
+            else median["raw read, stdlib"]
+            if "read" in title
+            else single
+        )
         print(
             f"{title:40}{rate:>10,.0f}{rate / base:>10.2f}{rate / batch:>10.2f}{rate / batch_apsw:>10.2f}"
-            f"   {goals.get(title[0], '')}"
+            f"   {goals.get(title if 'read' in title else title[0], '')}"
         )
 
 

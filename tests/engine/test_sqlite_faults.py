@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import anyio
 import apsw
 import pytest
 
@@ -17,8 +18,8 @@ from agentkeel.adapters.stores.sqlite import SqliteStore
 from agentkeel.core import events as ev
 from agentkeel.core.codec import kind_of
 from agentkeel.core.events import Draft, Event
-from agentkeel.core.ids import SessionId
-from agentkeel.errors import StorageError, StoreFull, StoreUnavailable
+from agentkeel.core.ids import RunId, SessionId
+from agentkeel.errors import Fenced, StorageError, StoreFull, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -245,6 +246,31 @@ async def test_every_full_append_is_synced_and_a_quick_one_is_not(tmp_path: Path
             assert ("sync", "wal") in disk.calls
 
 
+async def test_callers_that_wait_together_share_a_sync(tmp_path: Path, disk: FaultyDisk) -> None:
+    async with await SqliteStore.open(tmp_path / "log.db", vfs=disk.name) as store:
+        await started(store)
+        disk.calls.clear()
+        async with anyio.create_task_group() as group:
+            for n in range(400):
+                group.start_soon(store.append, S, [said(str(n))])
+        assert await store.head(S) == 402
+        assert disk.calls.count(("sync", "wal")) < 40
+
+
+async def test_a_run_whose_end_could_not_be_stored_is_still_claimed(tmp_path: Path, disk: FaultyDisk) -> None:
+    async with await SqliteStore.open(tmp_path / "log.db", vfs=disk.name) as store:
+        await started(store)
+        run = RunId("run_1")
+        await store.append(S, [Draft(data=ev.RunQueued(), run_id=run)])
+        fence = await store.claim(run, owner="me", ttl=60)
+        disk.fail("write", error=apsw.FullError)
+        with pytest.raises(StoreFull):
+            await store.append(S, [Draft(data=ev.RunCancelled(), run_id=run)], fence=fence)
+        with pytest.raises(Fenced):
+            await store.claim(run, owner="other", ttl=60)
+        await store.append(S, [Draft(data=ev.RunCancelled(), run_id=run)], fence=fence)
+
+
 async def test_the_retry_of_a_quick_append_at_full_durability_is_synced(tmp_path: Path, disk: FaultyDisk) -> None:
     async with await SqliteStore.open(tmp_path / "log.db", vfs=disk.name) as store:
         await started(store)
@@ -355,3 +381,22 @@ async def test_another_program_that_holds_the_lock_makes_appends_fail_and_not_va
         other.close()
         await store.append(S, [said("x", key="k")])
         assert texts(await store.read(S)) == ["x"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_taken_away_under_the_store_is_noticed(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "log.db"
+    store = await SqliteStore.open(path)
+    await started(store)
+    path.rename(tmp_path / "taken.db")
+    if replaced:
+        path.touch()
+    for _ in range(2):
+        with pytest.raises(StorageError) as caught:
+            await store.append(S, [said("into nowhere")])
+        assert "removed or replaced" in caught.value.message
+    path.unlink(missing_ok=True)
+    (tmp_path / "taken.db").rename(path)
+    await store.append(S, [said("back again")])
+    assert texts(await store.read(S)) == ["back again"]
+    await store.aclose()

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
 from agentkeel.core import events as ev
+from agentkeel.core.append import MAX_BODY_BYTES
 from agentkeel.core.codec import encode_body, kind_of
 from agentkeel.core.events import Body, Draft, Event
 from agentkeel.core.ids import EventId, RunId, SessionId, event_id
@@ -570,6 +572,54 @@ class StoreSuite:
         assert len(both) == 6
         assert all(event.run_id == R for event in both)
         assert len(await store.read(S, where=EventFilter())) == await store.head(S)
+
+    async def test_a_reader_never_sees_a_place_before_the_one_in_front_of_it(self, store: EventStore) -> None:
+        await started(store)
+        seen: list[Event] = []
+
+        async def write(writer: int) -> None:
+            for n in range(12):
+                await store.append(S, [said(f"{writer}.{n}.{part}") for part in range(1 + writer)])
+
+        async def follow() -> None:
+            while len(seen) < 2 + 12 * (1 + 2 + 3 + 4):
+                page = await store.read(S, after=len(seen), limit=9)
+                assert sequences(page) == list(range(len(seen) + 1, len(seen) + 1 + len(page)))
+                seen.extend(page)
+                assert await store.head(S) >= len(seen)
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            for writer in range(4):
+                group.start_soon(write, writer)
+            group.start_soon(follow)
+        assert seen == list(await store.read(S))
+
+    async def test_many_ask_at_once(self, store: EventStore) -> None:
+        await started(store)
+        await running(store)
+        await store.append(S, [said(str(n)) for n in range(50)])
+        answers: list[int] = []
+
+        async def ask(n: int) -> None:
+            assert (await store.run(R)).id == R
+            assert len(await store.read(S, after=n % 50)) == 54 - n % 50
+            answers.append(n)
+
+        async with anyio.create_task_group() as group:
+            for n in range(60):
+                group.start_soon(ask, n)
+        assert len(answers) == 60
+
+    async def test_a_body_of_ten_megabytes_is_kept_and_one_beyond_the_limit_refused(self, store: EventStore) -> None:
+        await started(store)
+        await store.append(S, [said("é" * 5_000_000)])
+        (event,) = await store.read(S, after=2)
+        assert texts([event]) == ["é" * 5_000_000]
+        with pytest.raises(ValidationError) as caught:
+            await store.append(S, [said("x" * (MAX_BODY_BYTES + 1))])
+        assert caught.value.details["bytes"] > MAX_BODY_BYTES
+        assert await store.head(S) == 3
 
     async def test_a_cursor_that_cannot_be_is_refused(self, store: EventStore) -> None:
         await started(store)

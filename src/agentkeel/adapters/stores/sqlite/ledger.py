@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -17,7 +18,7 @@ from agentkeel.adapters.stores.asking import ended, no_run, still_running
 from agentkeel.adapters.stores.sqlite import schema
 from agentkeel.adapters.stores.sqlite.rows import (
     checksum,
-    event_of,
+    events_of,
     extra_of,
     micros,
     run_of,
@@ -31,7 +32,7 @@ from agentkeel.core.events import Event, Unknown
 from agentkeel.core.ids import RunId, SessionId
 from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
-from agentkeel.errors import Fenced, StoreUnavailable
+from agentkeel.errors import Fenced, StorageError, StoreUnavailable
 from agentkeel.ports.store import Durability
 
 __all__ = ["Ledger", "Log"]
@@ -80,12 +81,14 @@ class Ledger:
 
     def __init__(self, location: str, *, vfs: str | None = None) -> None:
         self._location = location
+        self._file = Path(location)
         self._vfs = vfs
         self._db: apsw.Connection | None = None
         self._synchronous: Durability | None = None
         self._synced = False
         self._dirty = False
         self.epoch = 0
+        self._identity: tuple[int, int] | None = None
         self._logs: dict[SessionId, Log] = {}
         self._runs: dict[RunId, tuple[int, RunState]] = {}
         self._pending: list[Any] = []
@@ -122,6 +125,7 @@ class Ledger:
         turn = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time_ns() // 1000}
         ((self.epoch,),) = ask(db, "owner_take", turn)
         self._synced = True
+        self._identity = self._identified()
 
     def close(self) -> None:
         """All is in the database file, the log file is empty, and the next owner knows that nothing went wrong."""
@@ -174,6 +178,14 @@ class Ledger:
         self._synced = True
         return db
 
+    def _identified(self) -> tuple[int, int] | None:
+        """Which file is at the place; None if there is none."""
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def _own(self, db: apsw.Connection) -> bool:
         ((epoch,),) = ask(db, "owner_epoch")
         return bool(epoch == self.epoch)
@@ -185,7 +197,15 @@ class Ledger:
 
         Raises:
             Fenced: Another owner took its turn.
+            StorageError: The file is not the one that was opened.
         """
+        if self._identified() != self._identity:
+            raise StorageError(
+                f"{self._location} was removed or replaced while it was open. Nothing was stored; put the file back or "
+                "open the store again.",
+                code="storage_write_failed",
+                details={"location": self._location},
+            )
         db = self._db or self._reconnect()
         if durability != self._synchronous:
             pragma(db, f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
@@ -286,8 +306,10 @@ class Ledger:
     def at(self, number: int, session_id: SessionId, sequence: int) -> Event:
         """The event at a place, as of this transaction."""
         self._flush()
-        (row,) = self._ask("event_page", {"session": number, "after": sequence - 1, "limit": 1})
-        return event_of(session_id, row)
+        (event,) = events_of(
+            session_id, self._ask("event_page", {"session": number, "after": sequence - 1, "limit": 1})
+        )
+        return event
 
     def delete(self, session_id: SessionId) -> list[RunId]:
         """The session and all of it is gone; the ids of its runs that were alive.

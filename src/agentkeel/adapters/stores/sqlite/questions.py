@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from agentkeel.adapters.stores.asking import beyond_head, no_run, no_session, no_such_place
-from agentkeel.adapters.stores.sqlite.rows import event_of, micros, run_of, session_of
+from agentkeel.adapters.stores.sqlite.rows import events_of, micros, run_of, session_of
 from agentkeel.adapters.stores.sqlite.sql import ask
 from agentkeel.core.events import Event
 from agentkeel.core.ids import RunId, SessionId
@@ -54,7 +54,7 @@ def events(
                 "limit": min(limit, _NO_PLACE),
             },
         )
-    return [event_of(session_id, row) for row in rows]
+    return events_of(session_id, rows)
 
 
 def head(db: apsw.Connection, session_id: SessionId) -> int:

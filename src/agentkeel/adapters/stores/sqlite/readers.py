@@ -50,7 +50,7 @@ class Readers:
     def _answer(self, question: Callable[[apsw.Connection], T]) -> T:
         db: apsw.Connection | None = None
         try:
-            db = self._idle.pop() if self._idle else self._connect()
+            db = self._take()
             answer = question(db)
         except apsw.Error as error:
             if db is not None:
@@ -62,6 +62,12 @@ class Readers:
             raise
         self._idle.append(db)
         return answer
+
+    def _take(self) -> apsw.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
 
     def _connect(self) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX

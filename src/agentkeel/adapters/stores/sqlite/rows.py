@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -15,10 +16,11 @@ from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
 from agentkeel.errors import StorageError
 
-__all__ = ["Extra", "checksum", "event_of", "extra_of", "micros", "run_of", "run_row", "session_of", "session_row"]
+__all__ = ["Extra", "checksum", "events_of", "extra_of", "micros", "run_of", "run_row", "session_of", "session_row"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_CRC_BITS = 0xFFFFFFFF
 
 
 class Extra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,7 +54,7 @@ def micros(at: datetime) -> int:
 
 def checksum(body: bytes, sequence: int) -> int:
     """Of a body at its place: a body that was damaged or moved does not have it."""
-    return crc32(body, sequence & 0xFFFFFFFF)
+    return crc32(body, sequence & _CRC_BITS)
 
 
 def extra_of(event: Event, *, own_id: bool) -> bytes | None:
@@ -76,32 +78,37 @@ def extra_of(event: Event, *, own_id: bool) -> bytes | None:
     )
 
 
-def event_of(session_id: SessionId, row: tuple[Any, ...]) -> Event:
-    """The event of a row of `event_page`; what cannot be read of it is left out, and its body says so."""
-    sequence, at, kind, run_id, source, provider, version, crc, body, raw, extra = row
-    intact = checksum(body, sequence) == crc
-    more = _NOTHING
-    if extra is not None:
-        try:
-            more = _extra(extra)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            intact = False
-    return Event(
-        id=more.id or event_id(session_id, sequence),
-        session_id=session_id,
-        sequence=sequence,
-        at=_EPOCH + timedelta(microseconds=at),
-        data=revived(kind, body, version, intact=intact),
-        run_id=run_id,
-        source=source,
-        provider=provider,
-        key=more.key,
-        parent=more.parent,
-        correlation_id=more.correlation_id,
-        causation_id=more.causation_id,
-        schema_version=version,
-        raw=raw,
-    )
+def events_of(session_id: SessionId, rows: Iterable[tuple[Any, ...]]) -> list[Event]:
+    """The events of rows of `event_page`; what cannot be read of one is left out, and its body says so."""
+    events: list[Event] = []
+    last_micros, time = 0, _EPOCH
+    for sequence, at, kind, run_id, source, provider, version, crc, body, raw, extra in rows:
+        if at != last_micros:  # events of one append often share their time
+            last_micros, time = at, _EPOCH + timedelta(microseconds=at)
+        intact, more = crc32(body, sequence & _CRC_BITS) == crc, _NOTHING
+        if extra is not None:
+            try:
+                more = _extra(extra)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                intact = False
+        event = Event(
+            id=more.id or event_id(session_id, sequence),
+            session_id=session_id,
+            sequence=sequence,
+            at=time,
+            data=revived(kind, body, version, intact=intact),
+            run_id=run_id,
+            source=source,
+            provider=provider,
+            key=more.key,
+            parent=more.parent,
+            correlation_id=more.correlation_id,
+            causation_id=more.causation_id,
+            schema_version=version,
+            raw=raw,
+        )
+        events.append(event)
+    return events
 
 
 def session_row(number: int, state: SessionState) -> dict[str, Any]:

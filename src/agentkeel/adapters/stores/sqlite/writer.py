@@ -23,7 +23,7 @@ from agentkeel.adapters.stores.sqlite.faults import is_dead, of_writing
 from agentkeel.adapters.stores.sqlite.ledger import Ledger
 from agentkeel.core.append import extend
 from agentkeel.core.events import Draft
-from agentkeel.core.ids import SessionId
+from agentkeel.core.ids import RunId, SessionId
 from agentkeel.errors import Error, wrap
 from agentkeel.ports.store import Appended, Durability
 
@@ -174,21 +174,24 @@ class Writer:
         by_session: dict[SessionId, list[Append]] = {}
         for job in group:
             by_session.setdefault(job.session_id, []).append(job)
+        ended: list[RunId] = []
         try:
             self._ledger.begin(durability)
             for jobs in by_session.values():
                 for job in jobs:
-                    self._extend(job)
+                    self._extend(job, ended)
             self._ledger.commit()
         except Exception as error:  # noqa: BLE001 - the thread's outer edge: it becomes every caller's error
             failure = self._failed(error)
             for job in group:
                 job.error = job.error or failure
             return
+        for run_id in ended:
+            self._claims.ended(run_id)
         for job in group:
             job.result = Appended(job.result, durability)
 
-    def _extend(self, job: Append) -> None:
+    def _extend(self, job: Append, ended: list[RunId]) -> None:
         log = self._ledger.log(job.session_id)
         try:
             if job.fence is not None:
@@ -199,9 +202,7 @@ class Writer:
             return
         self._ledger.take(log, extension)
         job.result = extension.events
-        for run in extension.runs.values():
-            if run.terminal:
-                self._claims.ended(run.id)
+        ended += [run.id for run in extension.runs.values() if run.terminal]
 
     def _do(self, job: _Call) -> None:
         try:
