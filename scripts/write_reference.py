@@ -1,15 +1,19 @@
 """Writes the pages of docs/reference/ that are read off the code; `scripts/docs` runs it, a test keeps them fresh."""
 
 import inspect
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
+from cyclopts import App
+from rich.console import Console
 
 import agentkeel.cli
 from agentkeel import errors
+from agentkeel.cli.app import app
 from agentkeel.core import events, run, session
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -54,6 +58,48 @@ COMMANDS = """\
 ```text
 {help}
 ```
+
+## What is printed
+
+On a terminal, text streams as it comes, and a line below says what is waited for and how long already. Elsewhere the
+same words come without control codes. `--json` prints each stored event as it is in the log, one a line, in printable
+ASCII. Characters that a terminal would obey or hide (control codes, bidi overrides, characters of no width) are shown
+as `\\x1b` or `\\u202e`, whoever wrote them. Complaints go to stderr: what happened, with its code; what was kept; what
+to do next.
+
+## How a run is stopped
+
+Ctrl-C ends it in good order: the agent is interrupted, has a grace, is killed, and the log says `run_cancelled`. Ctrl-C
+again leaves at once with all that was started; the log says `run_interrupted` when it is opened next. SIGTERM and a
+closed terminal count as Ctrl-C. When whoever reads the output goes away, as in `agentkeel run … | head -1`, the run is
+called off too; one that has ended by then keeps its end.
+
+## When an agent asks
+
+What the permission mode leaves open goes to the person at the terminal, with the tool and its exact arguments as JSON.
+Anything but `y` or `yes` is no. Without a terminal the request is denied, the agent is told, and the reason is shown.
+
+## Which log
+
+Without `--store`, a file in the user's data folder; `agentkeel doctor` says where. One process writes a log at a time:
+a second run on it ends with 75 and names the process. `session` commands only read, so they work meanwhile. A session
+or run may be named by the beginning of its id. A session that `agentkeel run` began stays open for `--session`.
+
+## Exit codes
+
+| code | means |
+|---|---|
+| 0 | done |
+| 1 | the run failed; `doctor`: no agent can be used, or the log cannot be opened |
+| 2 | usage: an option, a prompt or a name makes no sense |
+| 75 | rate limited, unavailable, the log in use or its disk full: the same command may work later |
+| 77 | refused by policy or permission |
+| 124 | out of time |
+| 130 | interrupted, or nobody read the output any more |
+
+## Each command
+
+{commands}
 """
 
 STATES = """\
@@ -124,7 +170,23 @@ def states_page() -> str:
 def commands_page() -> str:
     """What `agentkeel --help` prints."""
     page = Path(agentkeel.cli.__file__).with_name("help.txt").read_text()
-    return COMMANDS.format(written=WRITTEN, help=page.rstrip())
+    commands = (f"```text\n{_help(path)}\n```" for path in _commands(app))
+    return COMMANDS.format(written=WRITTEN, help=page.rstrip(), commands="\n\n".join(commands))
+
+
+def _commands(group: App, *path: str) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name in group:
+        if not name.startswith("-"):
+            found += _commands(group[name], *path, name) or [(*path, name)]
+    return found
+
+
+def _help(path: tuple[str, ...]) -> str:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with console.capture() as captured:
+        app.help_print(list(path), console=console)
+    return "\n".join(line.rstrip() for line in captured.get().strip().splitlines())
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

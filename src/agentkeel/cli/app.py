@@ -18,18 +18,19 @@ __all__ = ["app", "dispatch", "session_app"]
 
 Mode = Literal["default", "accept_edits", "plan", "full_auto", "dangerously_skip_permissions"]
 Store = Annotated[str | None, Parameter(help="Where the log is: sqlite:PATH or memory:. A file of yours by default.")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line on stdout.")]
-Flag = Parameter(negative="")
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="One JSON object a line on stdout.")
+]
+Flag = Parameter(negative="", show_default=False)
 
 app = App(
     name="agentkeel",
     version=__version__,
     version_flags=("--version", "-V"),
     help="Run coding agents and keep a log that you can trust.",
-    help_format="plaintext",
+    help_format="markdown",
 )
 session_app = App(name="session", help="Read the log: sessions, what they are, what happened in them.")
-app.command(session_app)
 _asked = Group("Permission")
 
 
@@ -44,11 +45,11 @@ def run_command(
     session: str | None = None,
     store: Store = None,
     permission_mode: Annotated[Mode | None, Parameter(group=_asked)] = None,
-    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="", group=_asked)] = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="", show_default=False, group=_asked)] = False,
     timeout: str | None = None,
     shell: Annotated[bool, Flag] = False,
     json: Json = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)] = False,
 ) -> int:
     """Have an agent carry out PROMPT, watch it, and keep what happened.
 
@@ -103,6 +104,9 @@ def run_command(
     )
 
 
+app.command(session_app)
+
+
 @session_app.command(name="list")
 def list_command(
     *,
@@ -148,8 +152,8 @@ def events_command(
     /,
     *,
     after: int = 0,
-    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
-    type: Annotated[list[str] | None, Parameter(negative="")] = None,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="", show_default=False)] = False,
+    type: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
     run: str | None = None,
     store: Store = None,
     json: Json = False,
