@@ -1,0 +1,1 @@
+"""The cases of `agentkeel.testing.StoreSuite`, by subject."""
