@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
 from agentkeel.core import run as runs
 from agentkeel.core import session as sessions
 from agentkeel.core.codec import decode_body, encode_body, kind_of, same_content
-from agentkeel.core.events import BODIES, SCHEMA_VERSION, Body, Draft, Event, RunQueued, Unknown
+from agentkeel.core.events import BODIES, SCHEMA_VERSION, Body, Draft, Event, RunQueued, Source, Unknown
 from agentkeel.core.ids import EventId, RunId, SessionId, event_id, place_of
 from agentkeel.core.naming import check_id
 from agentkeel.core.run import RunState
@@ -65,6 +65,7 @@ class Past(Protocol):
 
 
 _SESSION_RULES = sessions.LIFECYCLE | {RunQueued}
+_SOURCES = frozenset(get_args(Source))
 _EVOLVING = sessions.EVOLVING | runs.EVOLVING
 
 
@@ -134,6 +135,7 @@ class Extension:
             return
         if self._expected is not None and self._first != self._expected:
             raise self._unexpected()
+        _check_envelope(draft, index)
         data, body = _stored(draft.data, index)
         kind = type(data)
         if self._session is None or kind in _SESSION_RULES:
@@ -264,6 +266,30 @@ def _needs_run(data: Body, index: int) -> ValidationError:
         f"A {data.type} event needs the run it belongs to. Nothing was added.",
         code="missing_required_field",
         details={"index": index, "field": "run_id"},
+    )
+
+
+def _check_envelope(draft: Draft, index: int) -> None:
+    """Say nothing if what stands beside the body can be stored."""
+    if draft.source not in _SOURCES or not (draft.raw is None or type(draft.raw) is bytes):
+        raise _odd(draft, index)
+    plain = draft.parent is None and draft.correlation_id is None and draft.causation_id is None
+    if plain and (draft.provider is None or draft.provider.isascii()):
+        return
+    try:
+        for text in (draft.provider, draft.parent, draft.correlation_id, draft.causation_id):
+            if text is not None:
+                text.encode()
+    except UnicodeEncodeError as error:
+        raise _odd(draft, index) from error
+
+
+def _odd(draft: Draft, index: int) -> ValidationError:
+    return ValidationError(
+        f"The {kind_of(draft.data)} draft at index {index} has a source, a raw message or a text beside its body that "
+        "cannot be stored. Nothing was added.",
+        code="invalid_input",
+        details={"index": index, "type": kind_of(draft.data)},
     )
 
 

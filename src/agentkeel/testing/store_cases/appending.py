@@ -223,6 +223,11 @@ class AppendingCases(StoreCases):
             (ValidationError, said("x", id="../../etc/passwd")),
             (ValidationError, of_run(ev.RunQueued(timeout="soon"), RunId("run_2"))),  # type: ignore[arg-type]
             (ValidationError, of_run(ev.RunQueued(), RunId("no spaces please"))),
+            (ValidationError, said("x", provider="\ud800")),
+            (ValidationError, said("x", correlation_id="\ud800")),
+            (ValidationError, said("x", parent=EventId("\ud800"))),
+            (ValidationError, said("x", source="martian")),
+            (ValidationError, said("x", raw="no bytes")),
         ]
         for error, draft in bad:
             with pytest.raises(error):
@@ -237,9 +242,9 @@ class AppendingCases(StoreCases):
 
         async def write(n: int) -> None:
             try:
-                move = Draft(data=ev.SessionStarted()) if n % 3 == 0 else said(f"right {n}")
-                await store.append(S, [said(f"left {n}"), move])
-            except InvalidTransition:
+                wrong = Draft(data=ev.SessionStarted()) if n % 2 else said("x", causation_id="\ud800")
+                await store.append(S, [said(f"left {n}"), said(f"right {n}") if n % 3 else wrong])
+            except (InvalidTransition, ValidationError):
                 failed.append(n)
 
         async with anyio.create_task_group() as group:

@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from agentkeel.adapters.stores.sqlite.faults import of_reading
 from agentkeel.adapters.stores.sqlite.sql import pragma
+from agentkeel.errors import ValidationError
 
 __all__ = ["READERS", "Readers"]
 
@@ -56,9 +57,13 @@ class Readers:
             if db is not None:
                 db.close(force=True)
             raise of_reading(error, str(self._path)) from error
-        except BaseException:
+        except BaseException as error:
             if db is not None:
                 self._idle.append(db)
+            if isinstance(error, UnicodeEncodeError):
+                raise ValidationError(
+                    "An id or a text of the question is not Unicode.", code="invalid_format"
+                ) from error
             raise
         self._idle.append(db)
         return answer

@@ -192,13 +192,15 @@ class Writer:
             job.result = Appended(job.result, durability)
 
     def _extend(self, job: Append, ended: list[RunId]) -> None:
-        log = self._ledger.log(job.session_id)
         try:
+            log = self._ledger.log(job.session_id)
             if job.fence is not None:
                 self._claims.check(job.drafts, job.fence)
             extension = extend(log, job.session_id, job.drafts, now=job.now, expected=job.expected)
-        except Error as error:
-            job.error = error
+        except apsw.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - this caller's alone: nothing has changed
+            job.error = wrap(error)
             return
         self._ledger.take(log, extension)
         job.result = extension.events
