@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[=>])")
 
 AGENTS = """
 from agentkeel.testing import ScriptedProvider
-from agentkeel.testing.scripted import Fail, Hang, Say, Spend, Think, Use, Wait
+from agentkeel.testing.scripted import Deaf, Fail, Hang, Say, Spend, Think, Use, Wait
 
 def limited(): return ScriptedProvider(Fail("provider_rate_limited", "Slow down.", retry_after=7), name="limited")
 def away(): return ScriptedProvider(opening=Fail("provider_unavailable", "It is not there."), name="away")
@@ -35,6 +35,7 @@ def locked(): return ScriptedProvider(Fail("provider_authentication_failed", "Wh
 def slow(): return ScriptedProvider(Fail("provider_timeout", "No answer."), name="slow")
 def broken(): return ScriptedProvider([Say("half"), Fail("agent_crashed", "It died.")], name="broken")
 def mute(): return ScriptedProvider([Say("I begin."), Hang()], name="mute")
+def deaf(): return ScriptedProvider([Deaf(), Say("I begin."), Hang()], name="deaf")
 def asking(): return ScriptedProvider(
     [Say("May I?"), Use("bash", {"command": "rm \\x1b[2Jall"}, output="gone", ask=True), Say("Over.")], name="asking")
 def worker(): return ScriptedProvider(always=[
@@ -128,14 +129,14 @@ class Cli:
                 process.kill()
 
     @contextmanager
-    def terminal(self, *words: str) -> Iterator["Terminal"]:
-        """The command runs on a terminal of 80 by 24."""
+    def terminal(self, *words: str, stdout: Path | None = None) -> Iterator["Terminal"]:
+        """The command runs on a terminal of 80 by 24, with its output perhaps in a file."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         with subprocess.Popen(
             [sys.executable, "-c", _TAKE_TERMINAL, str(PROGRAM), *words],
             stdin=theirs,
-            stdout=theirs,
+            stdout=theirs if stdout is None else os.open(stdout, os.O_CREAT | os.O_WRONLY),
             stderr=theirs,
             env=self.env | {"TERM": "xterm-256color"},
             cwd=self.work,

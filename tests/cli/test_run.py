@@ -110,6 +110,15 @@ def test_a_rate_limit_says_how_long_to_wait(cli: Cli) -> None:
     assert "wait 7 s, then go on" in cli.run("run", "--provider", "limited", "go").stderr
 
 
+def test_a_bug_is_told_as_one_and_its_trace_is_escaped(cli: Cli) -> None:
+    (cli.folder / "plugin/scripted_agents.py").write_text("raise RuntimeError('half \\x1b[2J installed')")
+    with cli.started("run", "--provider", "worker", "go") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert "RuntimeError: half \\x1b[2J installed\n" in err.decode()
+    assert "[internal_error]\n  next  this is a bug of agentkeel" in err.decode()
+
+
 # -- prompts ------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +244,19 @@ def test_a_second_signal_leaves_at_once_with_all_that_was_started(cli: Cli) -> N
 def show(cli: Cli, number: int = 0) -> list[dict[str, object]]:
     """The session, newest first, and its runs."""
     return cli.lines("session", "show", cli.lines("session", "list")[number]["id"])
+
+
+def test_a_reader_that_stops_reading_does_not_stop_the_clock(cli: Cli) -> None:
+    words = ("run", "--shell", "yes | head -c 3000000; sleep 60", "--timeout", "3s")
+    with cli.started(*words) as process:
+        status = None
+        while status not in {"timeout", "failed"}:
+            found = cli.run("session", "list", "--json").stdout
+            status = show(cli)[-1].get("status") if found else None
+        assert process.poll() is None
+        out, err = process.communicate(timeout=60)
+    assert (status, process.returncode) == ("timeout", 124), err
+    assert len(out) > 1_000_000
 
 
 # -- readers that go away -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -98,7 +99,6 @@ def test_ctrl_c_ends_the_run_in_good_order(cli: Cli) -> None:
     with cli.terminal("run", "--provider", "mute", "go") as terminal:
         terminal.until("I begin.")
         terminal.type("\x03")
-        terminal.until("Stopping. Once more leaves at once.")
         assert terminal.end() == 130
     assert "■ cancelled" in terminal.text
     assert "[cancelled]" in terminal.text
@@ -127,3 +127,48 @@ def test_json_goes_to_a_terminal_as_it_is(cli: Cli) -> None:
     with cli.terminal("run", "--provider", "worker", "go", "--json", "--store", "memory:") as terminal:
         assert terminal.end() == 0
     assert "\x1b" not in terminal.raw
+
+
+def test_a_question_goes_to_the_terminal_when_the_output_does_not(cli: Cli) -> None:
+    with cli.terminal("run", "--provider", "asking", "go", "--json", stdout=cli.folder / "out") as terminal:
+        terminal.until("Allow it? [y/N]")
+        terminal.type("yes\n")
+        assert terminal.end() == 0
+    assert '"decision":"allow"' in (cli.folder / "out").read_text()
+
+
+def test_who_stops_a_run_that_does_not_end_at_once_is_told_how_to_leave(cli: Cli) -> None:
+    with cli.terminal("run", "--provider", "deaf", "go", "--store", "memory:") as terminal:
+        terminal.until("I begin.")
+        terminal.type("\x03")
+        terminal.until("stopping; once more leaves at once")
+        terminal.type("\x03")
+        assert terminal.end() == 130
+
+
+def test_what_the_person_sees_in_the_end_is_each_line_once(cli: Cli) -> None:
+    with cli.terminal("run", "--provider", "ticking", "go", "--store", "memory:") as terminal:
+        assert terminal.end() == 0
+    seen = [row.rstrip() for row in rows_of(terminal.raw) if row.strip()]
+    assert seen[1:21] == [f"tick {number}" for number in range(20)]
+    assert seen[21].startswith("✓ completed")
+    assert len(seen) == 22
+
+
+def rows_of(raw: str) -> list[str]:
+    """The rows of a terminal that obeys what our screen uses: moves up, erased lines, new lines."""
+    rows, row, column = [""], 0, 0
+    for control, count, letter in re.findall(r"(\x1b\[\??([\d;]*)[A-Za-z])|(.)", raw, re.DOTALL):
+        if control.endswith("A"):
+            row -= int(count or 1)
+        elif control.endswith("K"):
+            rows[row] = "" if count == "2" else rows[row][:column]
+        elif letter == "\r":
+            column = 0
+        elif letter == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif letter:
+            rows[row] = rows[row][:column].ljust(column) + letter + rows[row][column + 1 :]
+            column += 1
+    return rows

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from agentkeel._version import __version__
-from agentkeel.cli.exits import INTERRUPTED, USAGE, exit_code, told
+from agentkeel.cli.escape import escape
+from agentkeel.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code, told
 from agentkeel.cli.screen import OutputClosed, abandon, prepare
-from agentkeel.errors import Error, ValidationError
+from agentkeel.errors import Error, ValidationError, wrap
 
 __all__ = ["app", "dispatch", "session_app"]
 
@@ -213,6 +214,8 @@ def dispatch(words: Sequence[str]) -> int:
         return _complain(told(ValidationError(str(error), code="invalid_input")), USAGE)
     except (KeyboardInterrupt, OutputClosed, BrokenPipeError):
         return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the program's outer edge: a bug is told as one, with all that is known
+        return _complain(_bug(error), FAILED)
     finally:
         _flush()
 
@@ -228,6 +231,13 @@ def _with_dash(words: Sequence[str]) -> list[str]:
     if "-" in words and "--" not in words:
         return [*(word for word in words if word != "-"), "--", "-"]
     return list(words)
+
+
+def _bug(error: Exception) -> str:
+    import traceback
+
+    trace = escape("".join(traceback.format_exception(error)), lines=True)
+    return trace + told(wrap(error))
 
 
 def _complain(text: str, code: int) -> int:

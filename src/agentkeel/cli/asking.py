@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from agentkeel.cli.escape import escape_json
-from agentkeel.cli.screen import Screen, is_terminal
+from agentkeel.cli.screen import Screen
 from agentkeel.core.events import Event, PermissionRequested
 from agentkeel.ports.provider import Decision
 
@@ -43,10 +43,9 @@ class Desk:
         self._lay = lay
         self._seen: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
-    @staticmethod
-    def staffed() -> bool:
-        """Whether a person can be asked: both ways to them are terminals."""
-        return sys.stdin is not None and sys.stdin.isatty() and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
+    def staffed(self) -> bool:
+        """Whether a person can be asked: the ways to them and back are terminals."""
+        return self._screen.animated and sys.stdin is not None and sys.stdin.isatty()
 
     def saw(self, event: Event) -> None:
         """The reader has this event."""

@@ -81,7 +81,7 @@ def demonstrate(*, keep: bool, json: bool) -> int:
 
 
 async def _play(stage: Stage, programs: dict[str, Path]) -> int:
-    interrupts = Interrupts(stage.aside.line)
+    interrupts = Interrupts(stage.out)
     code = INTERRUPTED
     async with anyio.create_task_group() as tasks:
         await tasks.start(interrupts.watch)

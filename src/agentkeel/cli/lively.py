@@ -39,6 +39,8 @@ class Lively:
         self._open_text = ""
         self._style = ""
         self._busy = ""
+        self._pinned = False
+        self._drawn = False
         self._busy_since = self._moved = time.monotonic()
 
     def text(self, piece: str, style: str = "") -> None:
@@ -58,7 +60,6 @@ class Lively:
             self._print(rest[:at])
             rest = rest[at:].removeprefix(" ")
         self._open_text = rest
-        self.tick()
 
     def line(self, *parts: Part) -> None:
         """One line."""
@@ -95,8 +96,13 @@ class Lively:
 
     def busy(self, what: str) -> None:
         """What is waited for."""
-        if what != self._busy:
+        if what != self._busy and not self._pinned:
             self._busy, self._busy_since = escape(what), time.monotonic()
+
+    def pin(self, what: str) -> None:
+        """A word that stays."""
+        self.busy(what)
+        self._pinned = True
 
     def tick(self) -> None:
         """The open line and the status are up to date on the terminal."""
@@ -125,15 +131,18 @@ class Lively:
 
     def close(self) -> None:
         """The last line is whole and the cursor is visible."""
-        self._busy = ""
+        self._busy, self._pinned = "", False
         with suppress(OutputClosed):
             self.end_line()
             self._pause()
 
     def _waiting(self) -> bool:
+        if self._pinned:
+            return True
         return bool(self._busy) and time.monotonic() - self._moved > _QUIET_SECONDS
 
     def _frame(self) -> RenderableType:
+        self._drawn = bool(self._open_text)
         rows: list[Text] = []
         if self._open_text:
             rows.append(Text(self._open_text, style=self._style))
@@ -150,6 +159,8 @@ class Lively:
 
     def _show(self, row: Text) -> None:
         with writing(self._stream):
+            if self._live is not None and self._drawn:
+                self._live.refresh()  # else the open line would be drawn once more, below itself
             self._console.print(row, soft_wrap=True)
 
     def _pause(self) -> None:

@@ -76,8 +76,7 @@ def carry_out(command: RunCommand) -> int:
 
 
 async def _carry_out(command: RunCommand, out: Screen) -> int:
-    complaints = screen_of(sys.stderr)
-    interrupts = Interrupts(complaints.line)
+    interrupts = Interrupts(out)
     code = INTERRUPTED
     async with anyio.create_task_group() as tasks:
         await tasks.start(interrupts.watch)
@@ -109,7 +108,7 @@ async def _watched(
     kept["provider"] = command.provider or info.provider or ""
     workspace = command.options.get("workspace") or info.workspace or str(Path.cwd())
     show = _show(command, out, workspace=workspace, title=kept["provider"])
-    asking = screen_of(sys.stderr) if command.json or command.quiet else out
+    asking = out if out.animated and not (command.json or command.quiet) else screen_of(sys.stderr)
     watch = Watch(out, show, asking, interrupts)
     options = dict(command.options)
     if watch.desk.staffed():

@@ -58,6 +58,10 @@ class Screen(Protocol):
         """What is waited for while nothing else happens; empty for nothing."""
         ...
 
+    def pin(self, what: str) -> None:
+        """A word to the person that stays until the end, in place of what is waited for."""
+        ...
+
     def tick(self) -> None:
         """Time has passed."""
         ...
@@ -116,6 +120,9 @@ class Plain:
 
     def busy(self, what: str) -> None:
         """Nothing: a pipe has no use for it."""
+
+    def pin(self, what: str) -> None:
+        """Nothing."""
 
     def tick(self) -> None:
         """Nothing."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
 import anyio.abc
 
 from agentkeel.cli.exits import INTERRUPTED
+from agentkeel.cli.screen import Screen
 from agentkeel.run import Run
 
 __all__ = ["Interrupts"]
@@ -23,15 +23,18 @@ _SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"
 class Interrupts:
     """What a signal stops: the run, once there is one; before that, `scope`.
 
+    Args:
+        out: Tells the person, where there is one.
+
     Attributes:
         reason: What stopped the command; None if nothing did.
     """
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self, out: Screen) -> None:
         self.run: Run | None = None
         self.scope = anyio.CancelScope()
         self.reason: str | None = None
-        self._note = note
+        self._out = out
 
     async def watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Signals are obeyed while this runs."""
@@ -40,8 +43,7 @@ class Interrupts:
             async for number in signals:
                 if self.reason is not None and number != signal.SIGHUP:
                     _leave()
-                if number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty():
-                    self._note("Stopping. Once more leaves at once.")
+                self._out.pin("stopping; once more leaves at once")
                 await self.stop(f"interrupted by {number.name}")
 
     async def stop(self, reason: str) -> None:

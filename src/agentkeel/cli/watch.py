@@ -69,11 +69,15 @@ class Watch:
                 following = None
         try:
             if events and not self.closed:
-                await anyio.to_thread.run_sync(partial(self._show.events, events), limiter=self._limiter)
+                await anyio.to_thread.run_sync(partial(self._draw, events), limiter=self._limiter)
             if following is not None and not self.closed:
                 await self.desk.answer(following, self._limiter)
         except OutputClosed:
             await self._unread()
+
+    def _draw(self, events: list[Event]) -> None:
+        self._show.events(events)
+        self._screen.tick()
 
     async def _tick(self) -> None:
         while not self.closed:
