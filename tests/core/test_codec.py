@@ -174,6 +174,25 @@ def test_an_event_comes_back_from_json(event: Event) -> None:
     assert event_from_json(msgspec.json.decode(msgspec.json.encode(event_to_json(event)))) == event
 
 
+@given(st.binary(min_size=1, max_size=40))
+def test_bytes_that_are_no_json_survive_the_json_of_their_event(body: bytes) -> None:
+    event = Event(
+        id=EventId("evt_1"),
+        session_id=SessionId("ses_1"),
+        sequence=1,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        data=Unknown(kind="corrupt", body=msgspec.Raw(body)),
+    )
+    back = event_from_json(msgspec.json.decode(msgspec.json.encode(event_to_json(event))))
+    assert isinstance(back.data, Unknown)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        assert bytes(back.data.body) == body
+    else:
+        assert msgspec.json.decode(back.data.body) == value
+
+
 def test_the_json_of_an_event_has_its_type_and_no_nulls() -> None:
     event = Event(
         id=EventId("e"),

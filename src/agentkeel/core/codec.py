@@ -7,6 +7,7 @@ back to the original: what we do not understand we hand on untouched.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
 """(type, version) -> the body of the next version. A log of any released schema can be read for ever."""
 
+_NOT_JSON = "$base64"
 _encoder = msgspec.json.Encoder(decimal_format="string")
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
 
@@ -88,7 +90,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
         "run_id": event.run_id,
         "sequence": event.sequence,
         "type": kind_of(event.data),
-        "data": msgspec.json.decode(encode_body(event.data)),
+        "data": _json_of(encode_body(event.data)),
         "at": event.at.isoformat(),
         "source": event.source,
         "provider": event.provider,
@@ -113,7 +115,7 @@ def event_from_json(values: Mapping[str, Any]) -> Event:
         envelope = msgspec.convert(values, _Envelope)
         raw = values.get("raw")
         return Event(
-            data=decode_body(values["type"], _encoder.encode(values["data"]), envelope.schema_version),
+            data=decode_body(values["type"], _bytes_of(values["data"]), envelope.schema_version),
             raw=None if raw is None else raw.encode(),
             **msgspec.structs.asdict(envelope),
         )
@@ -124,6 +126,20 @@ def event_from_json(values: Mapping[str, Any]) -> Event:
 def same_content(draft: Draft, event: Event) -> bool:
     """Whether a draft with a known key says what the stored event says (a retry) or something else (a conflict)."""
     return kind_of(draft.data) == kind_of(event.data) and encode_body(draft.data) == encode_body(event.data)
+
+
+def _json_of(body: bytes) -> Any:
+    """The body as a JSON value; bytes that are no JSON (a corrupt event keeps its own) under one key, in base64."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {_NOT_JSON: b64encode(body).decode()}
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, dict) and value.keys() == {_NOT_JSON}:
+        return b64decode(value[_NOT_JSON])
+    return _encoder.encode(value)
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
