@@ -33,7 +33,7 @@ from agentkeel.engine.log import Log
 from agentkeel.engine.queue import Queue
 from agentkeel.engine.recovery import recover
 from agentkeel.engine.runner import CLAIM_SECONDS, Runner
-from agentkeel.errors import Error, StateError, ValidationError
+from agentkeel.errors import Error, StateError, StorageError, ValidationError
 from agentkeel.options import RunKeywords, SessionKeywords, checked, storable
 from agentkeel.pages import Pages
 from agentkeel.ports.clock import Clock
@@ -85,8 +85,9 @@ class Manager:
             raise StateError("This manager is open already; use another one.")
         try:
             await self._open()
-        except BaseException as error:
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._stack.__aexit__(None, None, None)
+            self._made = None
             raise
         return self
 
@@ -107,7 +108,7 @@ class Manager:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         connections = Connections(tasks, self._clock)
         pricing = self._pricing or GenaiPrices()
-        queue = Queue(Runner(log, connections, self._clock, pricing, owner=self._owner), tasks)
+        queue = Queue(lambda last: Runner(log, connections, self._clock, pricing, owner=self._owner, last=last), tasks)
         self._made = Context(
             log=log,
             fleet=self._fleet,
@@ -119,18 +120,22 @@ class Manager:
             scratch=scratch,
             prepare=_once(lambda: tasks.start_soon(_load, pricing)),
         )
+        stack.push_async_callback(self._quit, tasks)
         if not self._read_only:
             self.recovered = await recover(log, owner=self._owner, reap=_reap)
             tasks.start_soon(self._tend, name="heartbeat")
-        stack.push_async_callback(self._quit, tasks)
 
     async def _tend(self) -> None:
-        """Claims stay alive, idle agents do not."""
+        """Claims stay alive, idle agents do not, and ends that are owed to the log reach it."""
         context = self._context
         while True:
             await self._clock.sleep(CLAIM_SECONDS / 3)
-            await context.log.store.renew(self._owner, ttl=CLAIM_SECONDS)
-            await context.connections.close_idle()
+            context.connections.close_idle()
+            try:
+                await context.log.store.renew(self._owner, ttl=CLAIM_SECONDS)
+            except StorageError:
+                continue  # The store is away: whoever writes is told; a claim survives two beats that fail.
+            await context.queue.settle_ends()
 
     async def _quit(self, tasks: anyio.abc.TaskGroup) -> None:
         context = self._context
@@ -219,10 +224,18 @@ class Manager:
         """The session and its log are gone. Also true if there was none.
 
         Raises:
-            StateError: One of its runs is at work.
+            StateError: One of its runs is at work or waits. Nothing was touched.
         """
-        await self._context.connections.close_session(SessionId(id))
-        await self._context.log.store.delete_session(SessionId(id))
+        context, session = self._context, SessionId(id)
+        with context.queue.shut(session):
+            if context.queue.line(session) is not None:
+                raise StateError(
+                    f"Session {id} has runs at work or waiting, so it stays. Cancel it first.",
+                    details={"session_id": id, "runs": [job.run_id for job in context.queue.jobs(session)]},
+                )
+            await context.connections.close_session(session)
+            await context.log.store.delete_session(session)
+        context.log.notifier.notify(session)
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -246,12 +259,13 @@ class Manager:
         """
         given = checked(options, allowed=SessionKeywords)
         key = given.pop("key", None)
-        session = await self.start_session(**given)
-        try:
-            run = await session.submit(prompt, key=key)
-        except Error as error:
-            await session.fail(error)
-            raise
+        with anyio.CancelScope(shield=True):  # Nobody is left with a session that has no run and no end.
+            session = await self.start_session(**given)
+            try:
+                run = await session.submit(prompt, key=key)
+            except Error as error:
+                await session.fail(error)
+                raise
         try:
             async with RunStream(run) as stream:
                 yield stream

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from types import TracebackType
 
 import anyio
@@ -14,8 +15,8 @@ from agentkeel.core.ids import RunId, SessionId
 from agentkeel.core.result import RunResult, ToolCall
 from agentkeel.core.run import RunState, failure_of, result_of
 from agentkeel.engine.job import Stop
-from agentkeel.engine.subscription import follow, pages
-from agentkeel.errors import RunTerminal
+from agentkeel.engine.subscription import POLL_SECONDS, follow, pages
+from agentkeel.errors import Error, RunTerminal, StateError
 from agentkeel.pages import Pages
 from agentkeel.ports.store import EventFilter
 
@@ -62,38 +63,64 @@ class Run:
         """The run was told to end: an interrupt, a grace, then the agent and all it started are killed. Idempotent.
 
         A run that waits for a slot ends at once. One that has ended keeps its end.
+
+        Raises:
+            StateError: Another process has it, so it cannot be told from here.
         """
+        queue = self._context.queue
         try:
-            await self._context.queue.stop(self.id, Stop(kind="cancelled", reason=reason))
+            await queue.stop(self.id, Stop(kind="cancelled", reason=reason))
         except RunTerminal:
-            await self.info()
+            if queue.job(self.id) is None and not (await self.info()).terminal:
+                raise StateError(
+                    f"Run {self.id} is not a run of this process, so it cannot be cancelled here. It goes on.",
+                    details={"run_id": self.id},
+                ) from None
 
     def events(self, *, after: int = 0, types: Collection[str] | None = None) -> Pages[Event]:
         """The run's events that are in the log now."""
         where = EventFilter(run_id=self.id, types=types)
         return Pages(lambda: pages(self._context.log, self.session_id, after=after, where=where))
 
-    async def subscribe(self, *, after: int = 0) -> AsyncIterator[Event]:
+    async def subscribe(self, *, after: int = 0) -> AsyncGenerator[Event]:
         """The run's events behind `after`, then those to come, up to its terminal event."""
+        context = self._context
         state = await self.info()
         cursor = max(after, state.first_sequence - 1)
-        async for event in follow(self._context.log, self.session_id, after=cursor, where=EventFilter(run_id=self.id)):
-            yield event
-            if event.type in TERMINAL_TYPES:
-                return
+        where = EventFilter(run_id=self.id)
+        while not (state.terminal and state.last_sequence <= cursor):
+            ticket = context.log.notifier.ticket(self.session_id)
+            async with aclosing(follow(context.log, self.session_id, after=cursor, where=where)) as events:
+                async for event in events:
+                    cursor = event.sequence
+                    yield event
+                    if event.type in TERMINAL_TYPES:
+                        return
+            state = await self.info()
+            if not state.terminal:
+                await ticket.wait(POLL_SECONDS)  # Its session has ended before it.
 
     async def _ended(self) -> RunState:
         job = self._context.queue.job(self.id)
         if job is not None:
             await job.done.wait()
             if job.error is not None:
+                job.error.result = await self._so_far()
                 raise job.error
         state = await self.info()
         while not state.terminal:
-            async for _event in self.subscribe(after=state.last_sequence):
-                pass
+            async with aclosing(self.subscribe(after=state.last_sequence)) as events:
+                async for _event in events:
+                    pass
             state = await self.info()
         return state
+
+    async def _so_far(self) -> RunResult | None:
+        """What the log has of a run whose end it could not take; None where it cannot even be read."""
+        try:
+            return result_of(await self.info())
+        except Error:
+            return None
 
     async def _tool_calls(self, state: RunState) -> tuple[ToolCall, ...]:
         if not state.tool_calls:
@@ -125,12 +152,14 @@ class Run:
 class RunStream:
     """A run to watch: `async for event in stream`, then `await stream.result()`.
 
-    Leaving the stream stops the watching, not the run.
+    Leaving the stream stops the watching, not the run. Iterating again goes on where it was left.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._events = run.subscribe()
+        self._cursor = 0
+        self._over = False
+        self._events: AsyncGenerator[Event] | None = None
 
     @property
     def run_id(self) -> RunId:
@@ -148,21 +177,40 @@ class RunStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        close = getattr(self._events, "aclose", None)
-        if close is not None:
-            await close()
+        self._over = True
+        if self._events is not None:
+            await self._events.aclose()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events
+    def __aiter__(self) -> RunStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
     async def next(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109 - the API's own word
-        """The next event; None after the run's last one.
+        """The next event; None after the run's last one, and after the stream was left.
 
         Raises:
             TimeoutError: Nothing came in `timeout` seconds. The run goes on; ask again.
         """
-        with anyio.fail_after(timeout):
-            return await anext(self._events, None)
+        if self._over:
+            return None
+        if self._events is None:
+            self._events = self.run.subscribe(after=self._cursor)
+        try:
+            with anyio.fail_after(timeout):
+                event = await anext(self._events, None)
+        except BaseException:
+            self._events = None  # It ended with that; the next one goes on behind the last event.
+            raise
+        if event is None:
+            self._over = True
+        else:
+            self._cursor = event.sequence
+        return event
 
     async def result(self) -> RunResult:
         """What the run gave; see `Run.result`."""

@@ -18,10 +18,9 @@ from agentkeel.core.ids import RunId, SessionId, run_id
 from agentkeel.core.result import RunResult
 from agentkeel.core.run import RunState, RunStatus
 from agentkeel.core.session import SessionState, SessionStatus
-from agentkeel.engine.job import Job
-from agentkeel.engine.queue import Line
+from agentkeel.engine.job import Job, Stop
 from agentkeel.engine.subscription import follow, pages
-from agentkeel.errors import Error, KeyConflict, StateError
+from agentkeel.errors import Error, KeyConflict, RunNotFound, StateError, StorageError, StoreUnavailable
 from agentkeel.options import RunKeywords, checked, resolved, storable
 from agentkeel.pages import Pages
 from agentkeel.ports.store import EventFilter
@@ -80,13 +79,14 @@ class Session:
 
     async def status(self) -> SessionLoad:
         """What it is busy with in this process."""
-        line = await self._line()
+        state = await self.info()
+        line = self._context.queue.line(self.id)
         return SessionLoad(
             session_id=self.id,
-            in_flight_runs=tuple(line.running),
-            queued_runs=tuple(job.run_id for job in line.waiting),
-            max_concurrent_runs=line.slots,
-            max_queued_runs=line.places,
+            in_flight_runs=() if line is None else tuple(line.running),
+            queued_runs=() if line is None else tuple(job.run_id for job in line.waiting),
+            max_concurrent_runs=state.max_concurrent_runs,
+            max_queued_runs=state.max_queued_runs,
             subscribers=self._context.log.tails.watchers(self.id),
         )
 
@@ -129,16 +129,41 @@ class Session:
             recorded = await self._context.log.store.run_by_key(self.id, queued.key)
             if recorded is not None:
                 return self._joined(recorded, queued)
-        line = await self._line(state)
-        with line.place():
+        # The run is the manager's from here on: a caller that is called off now does not leave it without a worker.
+        with anyio.CancelScope(shield=True):
+            return await self._enqueue(job, queued, state)
+
+    async def _enqueue(self, job: Job, queued: ev.RunQueued, state: SessionState) -> Run:
+        queue = self._context.queue
+        paused = state.status is SessionStatus.PAUSED
+        with queue.place(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs, paused=paused) as line:
             self._context.prepare()
-            events = await self._context.log.append(self.id, _first_drafts(job, queued))
-            named = events[0].run_id
-            if named is not None and named != job.run_id:
+            recorded = await self._store(job, _first_drafts(job, queued))
+            if recorded != job.run_id:
                 # Somebody else came with the key between the look-up and the append.
-                return self._joined(await self._context.log.store.run(named), queued)
-            self._context.queue.add(line, job)
+                return self._joined(await self._context.log.store.run(recorded), queued)
+            queue.add(line, job)
+        if paused and (await self.info()).status is not SessionStatus.PAUSED:
+            queue.resume(self.id)  # It was resumed while the run was stored.
         return Run(self._context, session_id=self.id, run_id=job.run_id)
+
+    async def _store(self, job: Job, drafts: Sequence[Draft]) -> RunId:
+        """The run is in the log, under this id.
+
+        Raises what `EventStore.append` raises; a run that may be in the log all the same is ended there.
+        """
+        try:
+            events = await self._context.log.append(self.id, drafts)
+        except StoreUnavailable as error:
+            try:
+                await self._context.log.store.run(job.run_id)
+            except RunNotFound:
+                raise error from None
+            except StorageError:
+                await self._context.queue.refuse(job, [_lost(job, error)])
+                raise error from None
+            return job.run_id  # It is there: only the answer was lost.
+        return events[0].run_id or job.run_id
 
     def _job(self, words: Prompt, merged: Mapping[str, Any], state: SessionState) -> Job:
         context = self._context
@@ -209,16 +234,13 @@ class Session:
 
     async def pause(self) -> None:
         """The session starts no more runs; those at work go on, those that wait keep their place."""
-        line = await self._line()
         await self._move(ev.SessionPaused())
-        line.paused = True
+        self._context.queue.pause(self.id)
 
     async def resume(self) -> None:
         """The session starts runs again."""
         await self._move(ev.SessionResumed())
-        line = await self._line()
-        line.paused = False
-        self._context.queue.fill(line)
+        self._context.queue.resume(self.id)
 
     async def complete(self) -> None:
         """The session has ended well. Ending it twice changes nothing.
@@ -251,14 +273,13 @@ class Session:
         """All its runs were called off and have ended; so has the session."""
         if await self._ended_as(SessionStatus.CANCELLED):
             return
-        await self.interrupt(reason)
-        await self.drain()
-        await self._end(ev.SessionCancelled(reason=reason))
+        with self._context.queue.shut(self.id):
+            await self._context.queue.call_off(self.id, reason)
+            await self._end(ev.SessionCancelled(reason=reason))
 
     async def interrupt(self, reason: str | None = None) -> None:
         """Every run of the session in this process was told to end. The session takes further runs."""
-        for job in self._context.queue.jobs(self.id):
-            await Run(self._context, session_id=self.id, run_id=job.run_id).cancel(reason)
+        await self._context.queue.stop_all(self.id, Stop(kind="cancelled", reason=reason))
 
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the API's own word
         """No run of the session in this process works or waits; new ones were refused meanwhile.
@@ -271,17 +292,10 @@ class Session:
 
     async def stop(self) -> None:
         """No agent of the session lives: its runs were called off, its warm agents ended. The log stays as it is."""
-        await self.interrupt("the session was stopped")
-        await self.drain()
+        await self._context.queue.call_off(self.id, "the session was stopped")
         await self._context.connections.close_session(self.id)
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    async def _line(self, state: SessionState | None = None) -> Line:
-        state = state or await self.info()
-        line = self._context.queue.line(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs)
-        line.paused = state.status is SessionStatus.PAUSED
-        return line
 
     async def _move(self, body: Body) -> None:
         await self._context.log.append(self.id, [Draft(data=body, source="user")])
@@ -290,14 +304,17 @@ class Session:
         return (await self.info()).status is status
 
     async def _end(self, body: Body) -> None:
-        line = await self._line()
-        if not line.quiet:
-            raise StateError(
-                f"Session {self.id} has runs at work or waiting, so it cannot end. Drain it, or cancel it.",
-                details={"session_id": self.id, "runs": [job.run_id for job in self._context.queue.jobs(self.id)]},
-            )
-        await self._context.connections.close_session(self.id)
-        await self._move(body)
+        queue = self._context.queue
+        with queue.shut(self.id):
+            if queue.line(self.id) is not None:
+                raise StateError(
+                    f"Session {self.id} has runs at work or waiting, so it cannot end. Drain it, or cancel it.",
+                    details={"session_id": self.id, "runs": [job.run_id for job in queue.jobs(self.id)]},
+                )
+            await self._context.connections.close_session(self.id)
+            await queue.settle_ends()
+            await self._move(body)
+            queue.resume(self.id)
 
 
 def _stored(state: SessionState) -> dict[str, Any]:
@@ -331,6 +348,16 @@ def _first_drafts(job: Job, queued: ev.RunQueued) -> list[Draft]:
         )
         for what, body in bodies.items()
     ]
+
+
+def _lost(job: Job, error: Error) -> Draft:
+    """The end of a run that nobody knows to be in the log."""
+    return Draft(
+        data=ev.RunFailed(
+            error_code=error.code, error_message=f"It was not known whether the run was stored: {error.message}"
+        ),
+        run_id=job.run_id,
+    )
 
 
 def _digest(prompt: Prompt) -> str:

@@ -93,9 +93,12 @@ class Account:
         """What every end of a run keeps."""
         cost, source = self._costs(ended)
         native = None if ended is None else ended.provider_session_id
+        usage = self.usage
+        if ended is not None and ended.usage is not None and not usage.total_tokens:
+            usage = ended.usage  # The agent said nothing while it worked, only the sum at the end.
         return {
             "text": self.text,
-            "usage": self.usage,
+            "usage": usage,
             "cost_usd": cost,
             "cost_source": source,
             "duration_ms": duration_ms,

@@ -4,6 +4,8 @@ Each connection lives in a task of its own, which opens it, waits and closes it;
 whatever the runs that use it do. A connection serves one run at a time. It is used again by the next run of the same
 session that wants the same thing of it; otherwise another one is opened, which takes up the agent's own conversation
 where that is possible and wanted.
+
+Opening and closing are bounded here too, for providers that do not bound them: a run never waits for them for ever.
 """
 
 from __future__ import annotations
@@ -16,27 +18,20 @@ import anyio.abc
 import msgspec
 
 from agentkeel.core.ids import SessionId
-from agentkeel.errors import Error, wrap
+from agentkeel.errors import Error, ProviderError, ProviderTimeout, wrap
 from agentkeel.ports.clock import Clock
 from agentkeel.ports.provider import Connection, OpenSpec, Provider
 
-__all__ = ["Connections", "Lease"]
+__all__ = ["Connections", "Lease", "cause_of"]
 
 WARM_SECONDS = 300.0
 WARM_CONNECTIONS = 8
-
-
-class Lease:
-    """A connection for the time of one run. `warm` says that it served a run before.
-
-    Set `discard` where the agent can no longer be trusted to be between two turns: it is then ended, not kept.
-    """
-
-    def __init__(self, connection: Connection, *, warm: bool, resumed: bool) -> None:
-        self.connection = connection
-        self.warm = warm
-        self.resumed = resumed
-        self.discard = False
+STARTUP_MARGIN_SECONDS = 5.0
+"""How much later than its own startup deadline a provider is given up."""
+CLOSE_SECONDS = 20.0
+"""For a provider to close by itself, before it is cancelled. Ours need at most some 13 s: leave, TERM, KILL, sweep."""
+CANCEL_SECONDS = 5.0
+"""For a cancelled provider to be gone, before it is no longer waited for."""
 
 
 class _Keeper:
@@ -48,11 +43,22 @@ class _Keeper:
         self.connection: Connection | None = None
         self.error: Error | None = None
         self.busy = True
+        self.closing = False
         self.idle_since = 0.0
+        self.gone = anyio.Event()
         self._settled = anyio.Event()
         self._leave = anyio.Event()
-        self._gone = anyio.Event()
         self._scope = anyio.CancelScope()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a run."""
+        return not self.busy and not self.closing
+
+    @property
+    def usable(self) -> bool:
+        """Whether another prompt may be sent."""
+        return self.connection is not None and self.connection.alive and not self.gone.is_set()
 
     async def hold(self) -> None:
         """Open, wait, close. Never raises: a failure to open is the opener's to see."""
@@ -62,26 +68,73 @@ class _Keeper:
                     self.connection = connection
                     self._settled.set()
                     await self._leave.wait()
-        except Exception as error:  # noqa: BLE001 - the outer edge of this task; `opened` raises it
-            self.error = wrap(error)
+        except Exception as error:  # noqa: BLE001 - the outer edge of this task; `opened` or `Lease.until_lost` raises it
+            self.error = self.error or wrap(cause_of(error))
         finally:
             self._settled.set()
-            self._gone.set()
+            self.gone.set()
 
-    async def opened(self) -> Connection:
-        """The live connection, or the error that opening it gave."""
-        await self._settled.wait()
-        if self.connection is None:
+    async def opened(self, clock: Clock) -> Connection:
+        """The live connection.
+
+        Raises:
+            Error: Opening it gave this, or took so long that it was given up.
+        """
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._give_up, clock)
+            await self._settled.wait()
+            tasks.cancel_scope.cancel()
+        if self.connection is None or self.error is not None:
             raise self.error or wrap(RuntimeError("the connection was closed while it opened"))
         return self.connection
 
+    async def _give_up(self, clock: Clock) -> None:
+        await clock.sleep(self.spec.startup_timeout + STARTUP_MARGIN_SECONDS)
+        self.error = ProviderTimeout(
+            f"{self.provider.name} did not come up in {self.spec.startup_timeout:g} s. It was stopped; "
+            "try again, or allow it more time.",
+            details={"deadline": "startup", "seconds": self.spec.startup_timeout},
+        )
+        self._settled.set()
+
     async def close(self, *, at_once: bool = False) -> None:
-        """The agent and all it started are gone."""
+        """The agent and all it started are gone, or its provider does not let go of it in bounded time."""
+        self.closing = True
         self._leave.set()
         if at_once and self.connection is None:
             self._scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self._gone.wait()
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await self.gone.wait()
+            if not self.gone.is_set():
+                self._scope.cancel()
+                with anyio.move_on_after(CANCEL_SECONDS):
+                    await self.gone.wait()
+
+
+class Lease:
+    """A connection for the time of one run. `warm` says that it served a run before.
+
+    Set `discard` where the agent can no longer be trusted to be between two turns: it is then ended, not kept.
+    """
+
+    def __init__(self, keeper: _Keeper, connection: Connection, *, warm: bool) -> None:
+        self.connection = connection
+        self.warm = warm
+        self.resumed = keeper.spec.resume is not None
+        self.discard = False
+        self._keeper = keeper
+
+    async def until_lost(self) -> None:
+        """Wait for the connection to be closed; it was closed by us if this returns.
+
+        Raises:
+            Error: It broke by itself.
+        """
+        await self._keeper.gone.wait()
+        if not self._keeper.closing:
+            name = self._keeper.provider.name
+            raise self._keeper.error or ProviderError(f"{name} closed its connection.", code="agent_crashed")
 
 
 class Connections:
@@ -103,27 +156,33 @@ class Connections:
         if keeper is None:
             keeper = self._open(provider, spec)
         try:
-            connection = await keeper.opened()
-            lease = Lease(connection, warm=warm, resumed=keeper.spec.resume is not None)
+            connection = keeper.connection if warm else await keeper.opened(self._clock)
+            assert connection is not None
+            lease = Lease(keeper, connection, warm=warm)
             yield lease
         except BaseException:
             await self._drop(keeper, at_once=True)
             raise
+        if lease.discard or not provider.capabilities.warm or not keeper.usable:
+            await self._drop(keeper)
         else:
-            await (self._drop(keeper) if lease.discard else self._give_back(keeper))
+            keeper.idle_since = self._clock.monotonic()
+            keeper.busy = False
+            self.close_idle()
 
     async def close_session(self, session_id: SessionId) -> None:
         """No agent of the session lives."""
         for keeper in list(self._keepers.get(session_id, ())):
             await self._drop(keeper)
 
-    async def close_idle(self, seconds: float = WARM_SECONDS) -> None:
-        """Agents that were idle for `seconds`, and the oldest ones above the limit, are gone."""
-        idle = sorted((k for k in self._all() if not k.busy), key=lambda k: k.idle_since)
+    def close_idle(self, seconds: float = WARM_SECONDS) -> None:
+        """Agents that were idle for `seconds`, and the oldest ones above the limit, are on their way out."""
+        idle = sorted((k for k in self._all() if k.idle), key=lambda k: k.idle_since)
         old = [k for k in idle if self._clock.monotonic() - k.idle_since >= seconds]
         surplus = idle[: max(0, len(idle) - WARM_CONNECTIONS)]
         for keeper in {*old, *surplus}:
-            await self._drop(keeper)
+            keeper.closing = True
+            self._tasks.start_soon(self._drop, keeper)
 
     async def aclose(self) -> None:
         """No agent lives."""
@@ -147,24 +206,14 @@ class Connections:
 
     async def _warm(self, provider: Provider, spec: OpenSpec) -> _Keeper | None:
         """An idle connection that is what `spec` asks for; idle ones of the provider that are not are closed."""
-        if not provider.capabilities.warm:
-            return None
         for keeper in list(self._keepers.get(spec.session_id, ())):
             if keeper.busy or keeper.provider is not provider:
                 continue
-            if keeper.connection is not None and keeper.connection.alive and _same(keeper, spec):
+            if keeper.idle and keeper.usable and _same(keeper, spec):
                 keeper.busy = True
                 return keeper
-            await self._drop(keeper)
+            await self._drop(keeper)  # Also one that is closing: until it is gone it has the conversation.
         return None
-
-    async def _give_back(self, keeper: _Keeper) -> None:
-        if keeper.provider.capabilities.warm and keeper.connection is not None and keeper.connection.alive:
-            keeper.idle_since = self._clock.monotonic()
-            keeper.busy = False
-            await self.close_idle()
-        else:
-            await self._drop(keeper)
 
     async def _drop(self, keeper: _Keeper, *, at_once: bool = False) -> None:
         session_id = keeper.spec.session_id
@@ -182,3 +231,10 @@ def _same(keeper: _Keeper, spec: OpenSpec) -> bool:
     wanted = msgspec.structs.replace(spec, resume=None)
     live = keeper.connection.provider_session_id if keeper.connection is not None else None
     return ours == wanted and spec.resume is not None and spec.resume == live
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The first cause inside nested groups: the others followed from it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -15,10 +15,10 @@ __all__ = ["Watched", "watch_deadlines"]
 class Watched(Protocol):
     """A turn, as its deadlines see it."""
 
-    heard_at: float
-    """Monotonic seconds of the agent's last word."""
-    asking: int
-    """Permission requests the agent waits for; meanwhile its silence is ours."""
+    @property
+    def silent_since(self) -> float | None:
+        """Monotonic seconds of the agent's last word; None while it is not its turn to speak."""
+        ...
 
 
 async def watch_deadlines(turn: Watched, clock: Clock, job: Job) -> None:
@@ -37,8 +37,9 @@ async def _total(clock: Clock, job: Job, seconds: float) -> None:
 
 async def _idle(turn: Watched, clock: Clock, job: Job, seconds: float) -> None:
     while True:
-        silent = clock.monotonic() - turn.heard_at
-        if silent >= seconds and not turn.asking:
+        since = turn.silent_since
+        silent = 0.0 if since is None else clock.monotonic() - since
+        if silent >= seconds:
             job.request_stop(Stop(kind="timeout", deadline="idle", seconds=seconds))
             return
-        await clock.sleep(max(seconds - silent, 0.05) if not turn.asking else seconds)
+        await clock.sleep(max(seconds - silent, 0.05))

@@ -47,7 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run is to end before its agent says so. The first reason stands."""
 
-    kind: Literal["cancelled", "timeout", "lost"]
+    kind: Literal["cancelled", "timeout"]
     reason: str | None = None
     deadline: str = ""
     seconds: float = 0.0

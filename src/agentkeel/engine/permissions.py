@@ -61,7 +61,10 @@ class Permissions:
     async def _ask(self, approver: Approver, request: PermissionRequested) -> Answer:
         with anyio.move_on_after(self._timeout):
             try:
-                return Answer(decision=await approver(request), by="caller")
+                decision = await approver(request)
+                if not isinstance(decision, Decision):
+                    raise TypeError(f"it gave {decision!r}, not a Decision")  # noqa: TRY301 - told like its other failures
+                return Answer(decision=decision, by="caller")
             except Exception as error:  # noqa: BLE001 - the caller's code: its failure is an answer, in the log
                 message = f"{request.tool_name} was not allowed: the approver failed ({type(error).__name__})."
                 return Answer(decision=Decision(allow=False, message=message), by="caller_error")

@@ -114,10 +114,9 @@ class Pipeline:
             self._tally.observe(draft.data)
         return await self._log.append(self._session_id, stamped, fence=self._fence, scrub=self._scrub)
 
-    async def close(self, drafts: Sequence[Draft]) -> Sequence[Event]:
-        """What was held back and the run's last drafts are in the log, in one append."""
-        stamped = [self._stamp(draft, draft.source) for draft in drafts]
-        return await self._log.append(self._session_id, stamped, fence=self._fence, scrub=self._scrub)
+    def close(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """What was held back and the run's last drafts, stamped and redacted: ready for the log, and not in it yet."""
+        return self._scrub([self._stamp(draft, draft.source) for draft in drafts])
 
     def _stamp(self, draft: Draft, source: ev.Source) -> Draft:
         data = draft.data

@@ -7,7 +7,7 @@ kept about a reader, and a slow one slows only itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from agentkeel.core.events import Event
 from agentkeel.core.ids import SessionId
@@ -24,7 +24,7 @@ POLL_SECONDS = 2.0
 
 async def pages(
     log: Log, session_id: SessionId, *, after: int = 0, where: EventFilter | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """Every event behind `after` that is in the log now, in order.
 
     Raises what `EventStore.read` raises.
@@ -43,7 +43,7 @@ async def follow(
     after: int = 0,
     where: EventFilter | None = None,
     poll: float = POLL_SECONDS,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """Every event behind `after`, in order, each once: those in the log, then those to come.
 
     Ends when the session has ended and all its events were given.

@@ -27,6 +27,8 @@ class _Tail:
 
     def extend(self, events: Sequence[Event]) -> None:
         """Go on with `events`; where they leave a gap, begin again with them. Late ones are the store's business."""
+        if events[-1].sequence - events[0].sequence != len(events) - 1:
+            return  # Some were in the log before: their keys were known.
         last = self.events[-1].sequence if self.events else None
         if last is not None and events[0].sequence <= last:
             return

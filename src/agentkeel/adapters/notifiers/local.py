@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 import anyio
 
 from agentkeel.core.ids import SessionId
@@ -10,10 +12,10 @@ __all__ = ["LocalNotifier", "LocalTicket"]
 
 
 class LocalTicket:
-    """One wait. Tickets taken between two notifications share one event, so a thousand waiters cost one wake-up."""
+    """The wait for a session's next notification. All who come between two share it: one wake-up for a thousand."""
 
-    def __init__(self, event: anyio.Event) -> None:
-        self._event = event
+    def __init__(self) -> None:
+        self._event = anyio.Event()
 
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the port's word
         """Return True on a hint since the ticket was taken, False after `timeout` seconds without one."""
@@ -21,22 +23,26 @@ class LocalTicket:
             await self._event.wait()
         return self._event.is_set()
 
+    def wake(self) -> None:
+        """Whoever waits goes on."""
+        self._event.set()
+
 
 class LocalNotifier:
-    """A notifier for readers in the process that writes."""
+    """A notifier for readers in the process that writes. Keeps nothing for a session that nobody waits for."""
 
     def __init__(self) -> None:
-        self._waiting: dict[SessionId, anyio.Event] = {}
+        self._tickets: WeakValueDictionary[SessionId, LocalTicket] = WeakValueDictionary()
 
     def ticket(self, session_id: SessionId) -> LocalTicket:
-        """A ticket; it is kept only until the next notification of its session."""
-        event = self._waiting.get(session_id)
-        if event is None:
-            event = self._waiting[session_id] = anyio.Event()
-        return LocalTicket(event)
+        """A ticket, which lives as long as somebody holds it, and is good until the session's next notification."""
+        ticket = self._tickets.get(session_id)
+        if ticket is None:
+            ticket = self._tickets[session_id] = LocalTicket()
+        return ticket
 
     def notify(self, session_id: SessionId) -> None:
         """Everyone who holds a ticket of the session is woken."""
-        event = self._waiting.pop(session_id, None)
-        if event is not None:
-            event.set()
+        ticket = self._tickets.pop(session_id, None)
+        if ticket is not None:
+            ticket.wake()
