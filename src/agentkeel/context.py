@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import anyio
 
 from agentkeel.core.ids import RunId, SessionId
 from agentkeel.core.run import RunState, RunStatus
@@ -15,9 +17,17 @@ from agentkeel.pages import Pages
 from agentkeel.ports.clock import Clock
 from agentkeel.registry import Fleet
 
-__all__ = ["Context"]
+__all__ = ["Context", "shielded"]
 
 _PAGE = 200
+T = TypeVar("T")
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """What `work` gives. It is done to its end, also where the caller is called off meanwhile."""
+    with anyio.CancelScope(shield=True):
+        return await work
+    raise AssertionError("a scope that nobody cancels swallows nothing")
 
 
 class Context:

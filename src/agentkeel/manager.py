@@ -18,9 +18,9 @@ import anyio.to_thread
 from agentkeel.adapters.clock import SystemClock
 from agentkeel.adapters.notifiers.local import LocalNotifier
 from agentkeel.adapters.pricing import GenaiPrices
-from agentkeel.context import Context
+from agentkeel.context import Context, shielded
 from agentkeel.core import events as ev
-from agentkeel.core.content import Prompt
+from agentkeel.core.content import Prompt, prompt_of
 from agentkeel.core.events import Draft
 from agentkeel.core.ids import RunId, SessionId, session_id
 from agentkeel.core.naming import check_id
@@ -258,14 +258,7 @@ class Manager:
         calls the run off.
         """
         given = checked(options, allowed=SessionKeywords)
-        key = given.pop("key", None)
-        with anyio.CancelScope(shield=True):  # Nobody is left with a session that has no run and no end.
-            session = await self.start_session(**given)
-            try:
-                run = await session.submit(prompt, key=key)
-            except Error as error:
-                await session.fail(error)
-                raise
+        session, run = await shielded(self._begun(prompt_of(prompt), given))
         try:
             async with RunStream(run) as stream:
                 yield stream
@@ -278,6 +271,16 @@ class Manager:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close_after(session, run)
+
+    async def _begun(self, prompt: Prompt, given: dict[str, Any]) -> tuple[Session, Run]:
+        """The session and its run; a session that got no run has failed."""
+        key = given.pop("key", None)
+        session = await self.start_session(**given)
+        try:
+            return session, await session.submit(prompt, key=key)
+        except Error as error:
+            await session.fail(error)
+            raise
 
     async def _close_after(self, session: Session, run: Run) -> None:
         await session.drain()

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import anyio
 import msgspec
 
-from agentkeel.context import Context
+from agentkeel.context import Context, shielded
 from agentkeel.core import events as ev
 from agentkeel.core.content import Prompt, prompt_of
 from agentkeel.core.events import Body, Draft, Event
@@ -130,8 +130,7 @@ class Session:
             if recorded is not None:
                 return self._joined(recorded, queued)
         # The run is the manager's from here on: a caller that is called off now does not leave it without a worker.
-        with anyio.CancelScope(shield=True):
-            return await self._enqueue(job, queued, state)
+        return await shielded(self._enqueue(job, queued, state))
 
     async def _enqueue(self, job: Job, queued: ev.RunQueued, state: SessionState) -> Run:
         queue = self._context.queue

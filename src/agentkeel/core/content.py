@@ -25,16 +25,18 @@ def prompt_of(value: str | Sequence[str] | Prompt) -> Prompt:
     """The prompt a caller means: a text, or an argument vector.
 
     Raises:
-        ValidationError: It is empty, or larger than `MAX_PROMPT_BYTES`. Nothing was stored.
+        ValidationError: It is no text, empty, or larger than `MAX_PROMPT_BYTES`. Nothing was stored.
     """
     if isinstance(value, Prompt):
         prompt = value
     elif isinstance(value, str):
         prompt = Prompt(text=value)
     else:
-        argv = tuple(value)
+        argv = tuple(value) if isinstance(value, Sequence) else (value,)
         if not all(isinstance(word, str) for word in argv):
-            raise ValidationError("An argument vector is a list of texts.", code="invalid_input")
+            raise ValidationError(
+                f"A prompt is a text or a list of texts, not {value!r:.80}. Nothing was stored.", code="invalid_input"
+            )
         prompt = Prompt(text=" ".join(argv), argv=argv)
     if not prompt.text.strip():
         raise ValidationError("The prompt is empty. Nothing was stored; say something.", code="invalid_input")
