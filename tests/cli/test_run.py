@@ -192,6 +192,11 @@ def test_a_store_that_cannot_be_is_refused_with_the_reason(cli: Cli) -> None:
     assert f"{cli.folder}/file/log.db cannot be a store" in done.stderr
 
 
+def test_a_store_where_no_file_can_be_made_is_refused_with_its_place(cli: Cli) -> None:
+    done = cli.run("run", "--provider", "shell", "ls", "--store", "sqlite:/proc/agentkeel/log.db")
+    assert (done.returncode, "/proc/agentkeel/log.db cannot be a store" in done.stderr) == (1, True), done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_named(cli: Cli) -> None:
     folder = cli.folder / "sealed"
@@ -279,6 +284,15 @@ def test_a_run_whose_reader_goes_away_is_called_off(cli: Cli, options: list[str]
     events = cli.lines("session", "events", str(run["session_id"]))
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
     assert [event["type"] for event in events if event["type"].startswith("run_")][-1] == "run_cancelled"
+
+
+def test_a_full_disk_under_the_output_calls_the_run_off_and_says_why(cli: Cli) -> None:
+    words = ("run", "--provider", "ticking", "go", "--quiet")
+    with Path("/dev/full").open("w") as full, cli.started(*words, stdout=full) as process:
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err.decode()) == (130, False)
+    assert "could not be written any more (No space left on device)" in err.decode()
+    assert show(cli)[-1]["status"] == "cancelled"
 
 
 def test_lists_end_quietly_when_their_reader_has_enough(cli: Cli) -> None:

@@ -51,6 +51,7 @@ def test_the_person_is_asked_with_the_exact_arguments_and_yes_lets_the_tool_run(
     with cli.terminal("run", "--provider", "asking", "go") as terminal:
         terminal.until("Allow it? [y/N]")
         assert '{"command":"rm \\u001b[2Jall"}' in terminal.text
+        assert terminal.text.index("May I?") < terminal.text.index("Allow it?")
         terminal.type("y\n")
         assert terminal.end() == 0
     assert "✓ bash" in terminal.text

@@ -40,7 +40,6 @@ class Lively:
         self._style = ""
         self._busy = ""
         self._pinned = False
-        self._drawn = False
         self._busy_since = self._moved = time.monotonic()
 
     def text(self, piece: str, style: str = "") -> None:
@@ -142,7 +141,6 @@ class Lively:
         return bool(self._busy) and time.monotonic() - self._moved > _QUIET_SECONDS
 
     def _frame(self) -> RenderableType:
-        self._drawn = bool(self._open_text)
         rows: list[Text] = []
         if self._open_text:
             rows.append(Text(self._open_text, style=self._style))
@@ -159,8 +157,6 @@ class Lively:
 
     def _show(self, row: Text) -> None:
         with writing(self._stream):
-            if self._live is not None and self._drawn:
-                self._live.refresh()  # else the open line would be drawn once more, below itself
             self._console.print(row, soft_wrap=True)
 
     def _pause(self) -> None:

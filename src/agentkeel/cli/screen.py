@@ -177,7 +177,7 @@ def writing(stream: TextIO) -> Iterator[None]:
         yield
     except (OSError, SystemExit) as error:  # rich leaves the program at a broken pipe
         abandon(stream)
-        raise OutputClosed(str(error)) from error
+        raise OutputClosed(getattr(error, "strerror", None) or "the reader is gone") from error
 
 
 def abandon(stream: TextIO) -> None:

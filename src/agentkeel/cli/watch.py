@@ -72,8 +72,8 @@ class Watch:
                 await anyio.to_thread.run_sync(partial(self._draw, events), limiter=self._limiter)
             if following is not None and not self.closed:
                 await self.desk.answer(following, self._limiter)
-        except OutputClosed:
-            await self._unread()
+        except OutputClosed as closed:
+            await self._unread(closed)
 
     def _draw(self, events: list[Event]) -> None:
         self._show.events(events)
@@ -84,9 +84,9 @@ class Watch:
             await anyio.sleep(_TICK_SECONDS)
             try:
                 await anyio.to_thread.run_sync(self._screen.tick, limiter=self._limiter)
-            except OutputClosed:
-                await self._unread()
+            except OutputClosed as closed:
+                await self._unread(closed)
 
-    async def _unread(self) -> None:
+    async def _unread(self, closed: OutputClosed) -> None:
         self.closed = True
-        await self._interrupts.stop("nobody reads its output any more")
+        await self._interrupts.stop(f"its output could not be written any more ({closed})")
