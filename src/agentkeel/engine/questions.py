@@ -32,8 +32,8 @@ class Questions:
     def ask(self, request: PermissionRequested, tasks: anyio.abc.TaskGroup) -> None:
         """The request is being answered. One that repeats an open one, or comes behind the end, is not."""
         if not self._closed and request.request_id not in self._open:
-            self._open[request.request_id] = anyio.CancelScope()
-            tasks.start_soon(self._answer, request)
+            scope = self._open[request.request_id] = anyio.CancelScope()
+            tasks.start_soon(self._answer, request, scope)
 
     def withdraw(self, request_id: str) -> None:
         """The agent does not wait for this answer any more; whoever was asked is not listened to."""
@@ -49,8 +49,8 @@ class Questions:
             self.withdraw(request_id)
         return [PermissionResolved(request_id=request_id, decision="withdrawn", by="end") for request_id in left]
 
-    async def _answer(self, request: PermissionRequested) -> None:
-        with self._open[request.request_id]:
+    async def _answer(self, request: PermissionRequested, scope: anyio.CancelScope) -> None:
+        with scope:
             answer = await self._permissions.answer(request)
             if self._open.pop(request.request_id, None) is not None:
                 await self._tell(request, answer)
