@@ -78,6 +78,7 @@ class Manager:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{self._clock.entropy().hex()}"
         self._stack = AsyncExitStack()
         self._made: Context | None = None
+        self._closed = False
         self.recovered: Sequence[RunState] = ()
 
     async def __aenter__(self) -> Manager:
@@ -86,8 +87,8 @@ class Manager:
         try:
             await self._open()
         except BaseException:
+            self._closed = True
             await self._stack.__aexit__(None, None, None)
-            self._made = None
             raise
         return self
 
@@ -95,6 +96,7 @@ class Manager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The error of the block is not shown to the task group inside, which would wrap it into a group of errors.
+        self._closed = True
         await self._stack.__aexit__(None, None, None)
 
     async def _open(self) -> None:
@@ -120,14 +122,13 @@ class Manager:
             scratch=scratch,
             prepare=_once(lambda: tasks.start_soon(_load, pricing)),
         )
-        stack.push_async_callback(self._quit, tasks)
+        stack.push_async_callback(self._quit, self._made, tasks)
         if not self._read_only:
             self.recovered = await recover(log, owner=self._owner, reap=_reap)
-            tasks.start_soon(self._tend, name="heartbeat")
+            tasks.start_soon(self._tend, self._made, name="heartbeat")
 
-    async def _tend(self) -> None:
+    async def _tend(self, context: Context) -> None:
         """Claims stay alive, idle agents do not, and ends that are owed to the log reach it."""
-        context = self._context
         while True:
             await self._clock.sleep(CLAIM_SECONDS / 3)
             context.connections.close_idle()
@@ -137,8 +138,7 @@ class Manager:
                 continue  # The store is away: whoever writes is told; a claim survives two beats that fail.
             await context.queue.settle_ends()
 
-    async def _quit(self, tasks: anyio.abc.TaskGroup) -> None:
-        context = self._context
+    async def _quit(self, context: Context, tasks: anyio.abc.TaskGroup) -> None:
         with anyio.CancelScope(shield=True):
             await context.queue.aclose("the manager was closed")
             await context.connections.aclose()
@@ -148,6 +148,8 @@ class Manager:
     def _context(self) -> Context:
         if self._made is None:
             raise StateError("This manager is not open. Use `async with agentkeel.open(…) as manager`.")
+        if self._closed:
+            raise StateError("This manager is closed. Open another one; what was stored is in its store.")
         return self._made
 
     # -- sessions ---------------------------------------------------------------------------------------------------
@@ -228,11 +230,7 @@ class Manager:
         """
         context, session = self._context, SessionId(id)
         with context.queue.shut(session):
-            if context.queue.line(session) is not None:
-                raise StateError(
-                    f"Session {id} has runs at work or waiting, so it stays. Cancel it first.",
-                    details={"session_id": id, "runs": [job.run_id for job in context.queue.jobs(session)]},
-                )
+            await context.queue.check_idle(session)
             await context.connections.close_session(session)
             await context.log.store.delete_session(session)
         context.log.notifier.notify(session)

@@ -70,6 +70,10 @@ class SessionKeywords(RunKeywords, total=False):
     activate: bool
 
 
+_UNLIMITED = ("timeout", "idle_timeout")
+"""Deadlines that may be None, for none at all."""
+_TEXTS = ("provider", "model", "correlation_id", "key", "system_prompt", "parent", "id")
+_MAPPINGS = ("metadata", "context")
 _SECONDS = ("timeout", "idle_timeout", "startup_timeout", "permission_timeout", "grace")
 _STORED = ("model", "permission_mode", *_SECONDS)
 
@@ -89,7 +93,9 @@ def checked(given: Mapping[str, Any], *, allowed: type) -> dict[str, Any]:
         value = options.get(name)
         if isinstance(value, timedelta):
             value = options[name] = value.total_seconds()
-        if value is not None and not (isinstance(value, int | float) and value > 0):
+        if value is None and (name in _UNLIMITED or name not in options):
+            continue
+        if isinstance(value, bool) or not (isinstance(value, int | float) and value > 0):
             raise _invalid(name, f"must be a number of seconds above 0, not {value!r}")
     _one_of(options, "permission_mode", get_args(PermissionMode))
     _one_of(options, "continuity", get_args(Continuity))
@@ -99,6 +105,7 @@ def checked(given: Mapping[str, Any], *, allowed: type) -> dict[str, Any]:
         value = options.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise _invalid(name, f"must be a whole number of at least {least}, not {value!r}")
+    _check_types(options)
     if options.get("workspace") is not None:
         options["workspace"] = workspace_path(options["workspace"])
     return options
@@ -126,6 +133,25 @@ def resolved(options: Mapping[str, Any], *, workspace: str, scratch: Path) -> Ru
     """What the engine needs, with defaults for all that nobody said."""
     fields = {name: options[name] for name in RunOptions.__struct_fields__ if name in options}
     return RunOptions(**{**fields, "workspace": Path(workspace), "scratch": scratch})
+
+
+def _check_types(options: Mapping[str, Any]) -> None:
+    for name in _TEXTS:
+        value = options.get(name)
+        if value is not None and not (isinstance(value, str) and value):
+            raise _invalid(name, f"must be a text that is not empty, not {value!r}")
+    for name in _MAPPINGS:
+        value = options.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise _invalid(name, f"must be a mapping, not {value!r}")
+    tags = options.get("tags")
+    if tags is not None and (isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags)):
+        raise _invalid("tags", f"must be a list of texts, not {tags!r}")
+    approver = options.get("on_permission")
+    if approver is not None and not callable(approver):
+        raise _invalid("on_permission", f"must be an async function, not {approver!r}")
+    if not isinstance(options.get("workspace"), str | PathLike | None):
+        raise _invalid("workspace", f"must be a path, not {options['workspace']!r}")
 
 
 def _one_of(options: Mapping[str, Any], name: str, values: tuple[str, ...]) -> None:

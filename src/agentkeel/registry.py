@@ -73,7 +73,7 @@ class Fleet:
             ValidationError: There is none of this name, or none at all.
         """
         if name is None:
-            if self._providers:
+            if self._given:
                 return next(iter(self._providers.values()))
             name = next(iter(known_providers()), "claude")
         if name not in self._providers:

@@ -20,7 +20,7 @@ from agentkeel.core.run import RunState, RunStatus
 from agentkeel.core.session import SessionState, SessionStatus
 from agentkeel.engine.job import Job, Stop
 from agentkeel.engine.subscription import follow, pages
-from agentkeel.errors import Error, KeyConflict, RunNotFound, StateError, StorageError, StoreUnavailable
+from agentkeel.errors import Error, KeyConflict, RunNotFound, StorageError, StoreUnavailable
 from agentkeel.options import RunKeywords, checked, resolved, storable
 from agentkeel.pages import Pages
 from agentkeel.ports.store import EventFilter
@@ -305,11 +305,7 @@ class Session:
     async def _end(self, body: Body) -> None:
         queue = self._context.queue
         with queue.shut(self.id):
-            if queue.line(self.id) is not None:
-                raise StateError(
-                    f"Session {self.id} has runs at work or waiting, so it cannot end. Drain it, or cancel it.",
-                    details={"session_id": self.id, "runs": [job.run_id for job in queue.jobs(self.id)]},
-                )
+            await queue.check_idle(self.id)
             await self._context.connections.close_session(self.id)
             await queue.settle_ends()
             await self._move(body)

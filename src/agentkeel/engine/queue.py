@@ -59,7 +59,8 @@ class Line:
         Raises:
             AtCapacity: All slots are taken and all places to wait too.
         """
-        if len(self.running) + len(self.waiting) + self.reserved >= self.slots + self.places:
+        left = sum(not job.ending for job in self.jobs)
+        if left + self.reserved >= self.slots + self.places:
             raise AtCapacity(
                 f"Session {self.session_id} has {len(self.running)} runs at work and {len(self.waiting)} waiting, "
                 f"which is its limit ({self.slots} and {self.places}). Nothing was stored; wait for one to end.",
@@ -178,6 +179,22 @@ class Queue:
             self._shut[session_id] -= 1
             if not self._shut[session_id]:
                 del self._shut[session_id]
+
+    async def check_idle(self, session_id: SessionId) -> None:
+        """No run of the session is left. Those whose end is in the log were waited for.
+
+        Raises:
+            StateError: Runs are at work or waiting.
+        """
+        line = self._lines.get(session_id)
+        if line is None:
+            return
+        if line.reserved or not all(job.ending for job in line.jobs):
+            raise StateError(
+                f"Session {session_id} has runs at work or waiting, so it cannot end. Drain it, or cancel it first.",
+                details={"session_id": session_id, "runs": [job.run_id for job in line.jobs]},
+            )
+        await line.quieted.wait()
 
     async def drain(self, session_id: SessionId) -> None:
         """No run of the session works or waits. It takes no new ones meanwhile."""
