@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
@@ -12,9 +12,11 @@ import pytest
 
 import agentkeel
 from agentkeel import Decision, Manager
+from agentkeel.core.content import Prompt
 from agentkeel.core.events import TERMINAL_TYPES, PermissionRequested
+from agentkeel.ports.provider import Said
 from agentkeel.testing import ScriptedProvider, VirtualClock
-from agentkeel.testing.scripted import Crash, CutOff, Deaf, Fail, Hang, Say, Spend, Think, Use, Wait
+from agentkeel.testing.scripted import Crash, CutOff, Deaf, Fail, Hang, Say, ScriptedConnection, Spend, Think, Use, Wait
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +159,42 @@ async def test_cancel_interrupts_the_agent_and_keeps_its_last_words() -> None:
         assert caught.value.result.usage.output_tokens == 2
         assert (await session.run("go on")).text == "next"
         assert len(provider.opened) == 1, "an interrupted agent stays usable"
+
+
+async def test_a_cancel_while_the_prompt_is_on_its_way_needs_no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that is told to stop before it has the prompt is told again when it begins."""
+    on_its_way = anyio.Event()
+    prompt = ScriptedConnection.prompt
+
+    async def slowly(self: ScriptedConnection, words: Prompt) -> AsyncIterator[Sequence[Said]]:
+        on_its_way.set()
+        await anyio.sleep(0.05)
+        async for batch in prompt(self, words):
+            yield batch
+
+    monkeypatch.setattr(ScriptedConnection, "prompt", slowly)
+    async with manager_of([Hang()]) as (m, _):
+        session = await m.start_session()
+        run = await session.submit("hi")
+        await on_its_way.wait()
+        await run.cancel()
+        with anyio.fail_after(2), pytest.raises(agentkeel.RunCancelled):
+            await run.result()  # the clock stands still: a grace would never end
+
+
+async def test_a_run_that_is_stopped_before_its_prompt_gets_none() -> None:
+    clock = VirtualClock()
+    opening = anyio.Event()
+    provider = ScriptedProvider("never", clock=clock, opening=lambda spec: opening.set() or [Wait(1)])
+    async with agentkeel.open("memory:", providers=[provider], clock=clock) as manager:
+        session = await manager.start_session()
+        run = await session.submit("hi")
+        await opening.wait()
+        await run.cancel()
+        await clock.advance(1)
+        with pytest.raises(agentkeel.RunCancelled):
+            await run.result()
+        assert provider.prompts == []
 
 
 async def test_an_agent_deaf_to_the_interrupt_is_ended_after_the_grace() -> None:

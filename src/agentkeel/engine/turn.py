@@ -165,6 +165,8 @@ class Turn:
             lease.discard = True
             tasks.start_soon(lease.until_lost)
             await self._accept([Draft(data=_prepared(lease))], source="engine")
+            if self._job.stopping.is_set():
+                return
             self._silent_since = self._clock.monotonic()
             async with _closing(lease.connection.prompt(self._job.prompt)) as said:
                 lingers = await self._listen(said, tasks)
@@ -202,6 +204,9 @@ class Turn:
                         self._questions.withdraw(data.request_id)
                 case Began():
                     drafts.append(Draft(data=self._start(said), source="agent"))
+                    if self._job.stopping.is_set() and self._connection is not None:
+                        # Told to stop before it had the prompt: it did not listen then.
+                        tasks.start_soon(self._interrupt, self._connection)
                 case Ended():
                     ended = ended or said
         if drafts:
