@@ -55,7 +55,7 @@ class Context:
         self.workspace = workspace
         self.scratch = scratch
         self.prepare = prepare
-        """Called before a run is queued: begins what takes long and will be needed."""
+        """Called before a run that will use tokens is queued: begins what takes long and will be needed."""
 
     def runs(
         self, *, session_id: SessionId | None = None, status: Collection[RunStatus] | None = None

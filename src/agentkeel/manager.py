@@ -163,7 +163,7 @@ class Manager:
         """
         context = self._context
         given = checked(options, allowed=SessionKeywords)
-        provider = context.fleet.choose(given.get("provider") or context.defaults.get("provider"))
+        provider = await context.fleet.choose(given.get("provider") or context.defaults.get("provider"))
         chosen = given.get("id")
         identity = SessionId(check_id(chosen, what="session id")) if chosen else session_id(context.clock.entropy())
         agent_id = given.get("agent_id", provider.name)

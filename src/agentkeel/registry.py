@@ -60,27 +60,36 @@ class Fleet:
                 )
             self._providers[provider.name] = provider
         self._given = bool(self._providers)
+        self._default: str | None = None
 
     @property
     def providers(self) -> Mapping[str, Provider]:
         """What was given, or what was asked for by name since."""
         return self._providers
 
-    def choose(self, name: str | None) -> Provider:
-        """The provider of this name; without a name, the first one.
+    async def choose(self, name: str | None) -> Provider:
+        """The provider of this name; without a name, the first one that was given, else the first one installed.
 
         Raises:
             ValidationError: There is none of this name, or none at all.
         """
+        if name is None and self._given:
+            return next(iter(self._providers.values()))
         if name is None:
-            if self._given:
-                return next(iter(self._providers.values()))
-            name = next(iter(known_providers()), "claude")
+            self._default = name = self._default or await _first_installed()
         if name not in self._providers:
             if self._given:
                 raise unknown_provider(name, self._providers)
             self._providers[name] = provider_named(name)
         return self._providers[name]
+
+
+async def _first_installed() -> str:
+    """The first agent whose program is there; the first one of all, whose absence its error explains, if none is."""
+    for name in FIRST:
+        if (await provider_named(name).probe()).installed:
+            return name
+    return FIRST[0]
 
 
 def default_store() -> str:

@@ -23,6 +23,7 @@ from agentkeel.engine.subscription import follow, pages
 from agentkeel.errors import Error, KeyConflict, RunNotFound, StorageError, StoreUnavailable
 from agentkeel.options import RunKeywords, checked, resolved, storable
 from agentkeel.pages import Pages
+from agentkeel.ports.provider import Provider
 from agentkeel.ports.store import EventFilter
 from agentkeel.run import Run, RunStream
 
@@ -122,7 +123,8 @@ class Session:
         given = checked(options, allowed=RunKeywords)
         state = await self.info()
         merged = {**self._context.defaults, **_stored(state), **self._defaults, **given, "key": given.get("key")}
-        job = self._job(words, merged, state)
+        provider = await self._context.fleet.choose(merged.get("provider"))
+        job = self._job(words, provider, merged, state)
         self._context.log.keep_out(job.provider.secrets)
         queued = _queued(job, merged)
         if queued.key is not None:
@@ -136,7 +138,8 @@ class Session:
         queue = self._context.queue
         paused = state.status is SessionStatus.PAUSED
         with queue.place(self.id, slots=state.max_concurrent_runs, places=state.max_queued_runs, paused=paused) as line:
-            self._context.prepare()
+            if job.provider.capabilities.tokens:
+                self._context.prepare()
             recorded = await self._store(job, _first_drafts(job, queued))
             if recorded != job.run_id:
                 # Somebody else came with the key between the look-up and the append.
@@ -164,12 +167,12 @@ class Session:
             return job.run_id  # It is there: only the answer was lost.
         return events[0].run_id or job.run_id
 
-    def _job(self, words: Prompt, merged: Mapping[str, Any], state: SessionState) -> Job:
+    def _job(self, words: Prompt, provider: Provider, merged: Mapping[str, Any], state: SessionState) -> Job:
         context = self._context
         return Job(
             run_id=run_id(context.clock.entropy()),
             session_id=self.id,
-            provider=context.fleet.choose(merged.get("provider")),
+            provider=provider,
             prompt=words,
             approver=merged.get("on_permission"),
             options=resolved(

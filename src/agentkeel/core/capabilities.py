@@ -29,6 +29,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         resume: The agent takes up its own conversation in a new process.
         warm: One process serves prompt after prompt.
         interrupt: A turn can be stopped and the process stays usable.
+        tokens: It uses tokens, and says how many.
         usage: What the agent's own usage reports mean; drafts always carry deltas.
     """
 
@@ -39,6 +40,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     warm: bool = False
     interrupt: bool = False
     permissions: Enforcement = "observe"
+    tokens: bool = True
     usage: Reports = "delta"
     cost: bool = False
 

@@ -94,6 +94,7 @@ class Shell:
             ),
             text_deltas=True,
             interrupt=True,
+            tokens=False,
             permissions="gate" if self._options.ask else "observe",
         )
 
