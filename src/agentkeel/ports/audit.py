@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from agentkeel.core.audit import Entry
 
@@ -19,6 +19,11 @@ class AuditLog(Protocol):
     @property
     def head(self) -> Entry | None:
         """The last entry that was acknowledged; None for an empty log."""
+        ...
+
+    @property
+    def damage(self) -> Mapping[str, Any] | None:
+        """What the last owner's death left unfinished, and opening the log took away; None if nothing."""
         ...
 
     async def append(self, entries: Sequence[Entry]) -> None:

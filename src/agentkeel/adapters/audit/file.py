@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from agentkeel.adapters.audit.fitting import check_fits
 from agentkeel.adapters.audit.reading import Finding, Torn, read_entries, scan
@@ -88,6 +90,11 @@ class FileAudit:
     def head(self) -> Entry | None:
         """The last entry that is on the disk."""
         return self._head
+
+    @property
+    def damage(self) -> Mapping[str, Any] | None:
+        """The torn line, as an entry tells it."""
+        return None if self.torn is None else {"torn_line": msgspec.to_builtins(self.torn), "path": str(self.path)}
 
     async def append(self, entries: Sequence[Entry]) -> None:
         """The entries are on the disk behind the head; one write and one sync for all of them."""

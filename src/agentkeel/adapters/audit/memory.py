@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from agentkeel.adapters.audit.fitting import check_fits
 from agentkeel.core.audit import Entry
@@ -15,6 +16,7 @@ class MemoryAudit:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
+        self.damage: Mapping[str, Any] | None = None
 
     @property
     def head(self) -> Entry | None:
