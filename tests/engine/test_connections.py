@@ -185,3 +185,34 @@ async def test_deleting_a_session_with_a_run_is_refused_and_touches_nothing() ->
         await manager.delete_session(session.id)
         with pytest.raises(agentkeel.SessionNotFound):
             await session.info()
+
+
+async def test_an_agent_has_its_private_folder_while_it_lives_and_what_it_left_there_stays() -> None:
+    kept: list[bool] = []
+
+    def looks(prompt: object, connection: ScriptedConnection) -> str:
+        kept.append(connection.spec.scratch.is_dir())
+        if len(kept) > 1:
+            (connection.spec.scratch / "spilled").write_text("a long line")
+        return "x"
+
+    provider = ScriptedProvider(always=looks)
+    async with agentkeel.open("memory:", providers=[provider]) as manager:
+        for _ in range(2):
+            session = await manager.start_session()
+            await session.run("go")
+            await session.stop()
+        folders = [spec.scratch for spec in provider.opened]
+        assert kept == [True, True]
+        assert [folder.exists() for folder in folders] == [False, True]
+    assert not folders[1].exists()
+
+
+async def test_a_private_folder_that_cannot_be_made_fails_the_run_with_a_clear_error() -> None:
+    async with agentkeel.open("memory:", providers=[ScriptedProvider("x", "y")]) as manager:
+        session = await manager.start_session()
+        (manager._context.scratch / session.id).write_text("in the way")
+        with pytest.raises(agentkeel.StorageError, match="private folder"):
+            await session.run("go")
+        (manager._context.scratch / session.id).unlink()
+        assert (await session.run("go")).status == "completed"

@@ -240,12 +240,12 @@ async def test_a_session_that_is_paused_while_a_prompt_comes_in_does_not_start_i
         assert len(provider.prompts) == 1
 
 
-def test_the_first_provider_stays_the_first_whoever_was_asked_for_by_name() -> None:
-    first = Fleet([]).choose(None).name
+async def test_the_first_provider_stays_the_first_whoever_was_asked_for_by_name() -> None:
+    first = (await Fleet([]).choose(None)).name
     other = next(name for name in ("codex", "shell") if name != first)
     fleet = Fleet([])
-    assert fleet.choose(other).name == other
-    assert fleet.choose(None).name == first
+    assert (await fleet.choose(other)).name == other
+    assert (await fleet.choose(None)).name == first
 
 
 @pytest.mark.parametrize(
@@ -288,6 +288,10 @@ async def test_nothing_is_kept_for_sessions_that_are_idle() -> None:
         refused = session
         with pytest.raises(agentkeel.StateError):
             await refused.submit("go")
+        context.connections.close_idle(0)
+        while context.connections._keepers:
+            await anyio.sleep(0.001)
+        assert list(context.scratch.iterdir()) == []
         gc.collect()
         queue = context.queue
         assert (queue._lines, queue._jobs, dict(queue._shut), queue._stops, queue._paused) == ({}, {}, {}, {}, set())

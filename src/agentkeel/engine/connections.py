@@ -11,14 +11,15 @@ Opening and closing are bounded here too, for providers that do not bound them: 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import anyio.abc
 import msgspec
 
 from agentkeel.core.ids import SessionId
-from agentkeel.errors import Error, ProviderError, ProviderTimeout, wrap
+from agentkeel.errors import Error, ProviderError, ProviderTimeout, StorageError, wrap
 from agentkeel.ports.clock import Clock
 from agentkeel.ports.provider import Connection, OpenSpec, Provider
 
@@ -64,38 +65,34 @@ class _Keeper:
         """Open, wait, close. Never raises: a failure to open is the opener's to see."""
         try:
             with self._scope:
+                await _make(self.spec.scratch)
                 async with self.provider.open(self.spec) as connection:
                     self.connection = connection
                     self._settled.set()
                     await self._leave.wait()
         except Exception as error:  # noqa: BLE001 - the outer edge of this task; `opened` or `Lease.until_lost` raises it
-            self.error = self.error or wrap(cause_of(error))
+            self.error = wrap(cause_of(error))
         finally:
             self._settled.set()
             self.gone.set()
 
-    async def opened(self, clock: Clock) -> Connection:
+    async def opened(self) -> Connection:
         """The live connection.
 
         Raises:
             Error: Opening it gave this, or took so long that it was given up.
         """
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._give_up, clock)
+        with anyio.move_on_after(self.spec.startup_timeout + STARTUP_MARGIN_SECONDS):
             await self._settled.wait()
-            tasks.cancel_scope.cancel()
-        if self.connection is None or self.error is not None:
+        if self.connection is not None:
+            return self.connection
+        if self._settled.is_set():
             raise self.error or wrap(RuntimeError("the connection was closed while it opened"))
-        return self.connection
-
-    async def _give_up(self, clock: Clock) -> None:
-        await clock.sleep(self.spec.startup_timeout + STARTUP_MARGIN_SECONDS)
-        self.error = ProviderTimeout(
+        raise ProviderTimeout(
             f"{self.provider.name} did not come up in {self.spec.startup_timeout:g} s. It was stopped; "
             "try again, or allow it more time.",
             details={"deadline": "startup", "seconds": self.spec.startup_timeout},
         )
-        self._settled.set()
 
     async def close(self, *, at_once: bool = False) -> None:
         """The agent and all it started are gone, or its provider does not let go of it in bounded time."""
@@ -156,7 +153,7 @@ class Connections:
         if keeper is None:
             keeper = self._open(provider, spec)
         try:
-            connection = keeper.connection if warm else await keeper.opened(self._clock)
+            connection = keeper.connection if warm else await keeper.opened()
             assert connection is not None
             lease = Lease(keeper, connection, warm=warm)
             yield lease
@@ -223,6 +220,8 @@ class Connections:
             keepers.remove(keeper)
         if not keepers:
             self._keepers.pop(session_id, None)
+            with suppress(OSError):  # Files that somebody may want to read stay, and go with the manager.
+                keeper.spec.scratch.rmdir()
 
 
 def _same(keeper: _Keeper, spec: OpenSpec) -> bool:
@@ -231,6 +230,17 @@ def _same(keeper: _Keeper, spec: OpenSpec) -> bool:
     wanted = msgspec.structs.replace(spec, resume=None)
     live = keeper.connection.provider_session_id if keeper.connection is not None else None
     return ours == wanted and spec.resume is not None and spec.resume == live
+
+
+async def _make(folder: Path) -> None:
+    try:
+        await anyio.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The agent's private folder {folder} cannot be made ({error.strerror}). No agent was started; "
+            "make room, or set TMPDIR to a place that can be written.",
+            details={"path": str(folder), "reason": error.strerror},
+        ) from error
 
 
 def cause_of(error: BaseException) -> BaseException:

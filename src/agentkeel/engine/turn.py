@@ -304,7 +304,6 @@ class Turn:
         if options.continuity != "off":
             session = await self._log.store.session(job.session_id)
             resume = session.provider_sessions.get(job.provider.name)
-        await anyio.Path(options.scratch).mkdir(mode=0o700, parents=True, exist_ok=True)
         return OpenSpec(
             session_id=job.session_id,
             workspace=options.workspace,
