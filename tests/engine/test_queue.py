@@ -8,7 +8,9 @@ import anyio
 import pytest
 
 import agentkeel
+from agentkeel.adapters.stores.memory import MemoryStore
 from agentkeel.testing import ScriptedProvider, VirtualClock
+from agentkeel.testing.faulty_store import FaultyStore
 from agentkeel.testing.scripted import Hang, Say, Wait
 
 pytestmark = pytest.mark.anyio
@@ -265,3 +267,34 @@ async def test_a_handle_of_no_session_says_so_when_awaited() -> None:
         await m.delete_session("mine")
         with pytest.raises(agentkeel.SessionNotFound):
             await session.info()
+
+
+async def test_idle_is_said_although_a_run_was_about_to_be_stored_and_then_was_not() -> None:
+    stored, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(FaultyStore):
+        async def append(self, session_id, drafts, **options):  # type: ignore[no-untyped-def]
+            if any(getattr(draft.data, "content", "") == "refused" for draft in drafts):
+                stored.set()
+                await go_on.wait()
+                raise agentkeel.StorageError("refused")
+            return await super().append(session_id, drafts, **options)
+
+    async with agentkeel.open(Slow(MemoryStore()), providers=[ScriptedProvider("x")]) as m:
+        session = await m.start_session()
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+
+                async def refused() -> None:
+                    with pytest.raises(agentkeel.StorageError):
+                        await session.submit("refused")
+
+                tasks.start_soon(refused)
+                await stored.wait()
+                await session.run("go")
+                assert "session_idle" not in [event.type for event in await session.events()]
+                go_on.set()
+            async for event in session.subscribe():
+                if event.type == "session_idle":
+                    break
+        assert [event.type for event in await session.events()].count("session_idle") == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -19,7 +19,7 @@ from agentkeel.core.ids import RunId, SessionId
 from agentkeel.engine.ends import End
 from agentkeel.engine.job import Job, Stop
 from agentkeel.engine.runner import Runner
-from agentkeel.errors import AtCapacity, RunTerminal, StateError
+from agentkeel.errors import AtCapacity, Error, RunTerminal, StateError
 
 __all__ = ["Line", "Queue"]
 
@@ -38,6 +38,8 @@ class Line:
         self.leaving: set[RunId] = set()
         """Called off while they waited; their ends are being written."""
         self.quieted = anyio.Event()
+        self.owes_idle = False
+        """Its last run ended while another one was about to be stored, so nobody said yet that it is idle."""
 
     @property
     def quiet(self) -> bool:
@@ -51,7 +53,9 @@ class Line:
 
     def last(self, job: Job) -> bool:
         """Whether the session is idle once `job` has ended: every other run's end is written, or on its way."""
-        return not self.reserved and all(other is job or other.ending for other in self.jobs)
+        last = all(other is job or other.ending for other in self.jobs)
+        self.owes_idle = last and self.reserved > 0
+        return last and not self.reserved
 
     def check_room(self) -> None:
         """Say nothing if one more run may come.
@@ -132,6 +136,7 @@ class Queue:
         stop = self._closed or self._stops.get(line.session_id)
         if stop is not None:
             job.request_stop(stop)
+        line.owes_idle = False
         line.waiting.append(job)
         self._fill(line)
 
@@ -278,3 +283,9 @@ class Queue:
         if line.quiet and self._lines.get(line.session_id) is line:
             del self._lines[line.session_id]
             line.quieted.set()
+            if line.owes_idle:
+                self._tasks.start_soon(self._say_idle, line.session_id)
+
+    async def _say_idle(self, session_id: SessionId) -> None:
+        with suppress(Error):  # The log is away, or the session is gone: then this hint is of no use.
+            await self._runner.log.append(session_id, [Draft(data=ev.SessionIdle())])
