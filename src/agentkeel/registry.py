@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from agentkeel.errors import StoreIncompatible, ValidationError
+from agentkeel.errors import ValidationError
 from agentkeel.ports.provider import Provider
 from agentkeel.ports.store import EventStore
 
@@ -100,7 +100,7 @@ def default_store() -> str:
 
 
 async def open_store(store: str | EventStore | None, *, read_only: bool = False) -> EventStore:
-    """The store that a URL names, open: `memory:`, `sqlite:PATH`. An object is taken as it is.
+    """The store that a URL names, open: `memory:`, `sqlite:PATH`, `postgresql://…`. An object is taken as it is.
 
     Raises:
         ValidationError: The URL names no kind of store that is known.
@@ -120,10 +120,14 @@ async def open_store(store: str | EventStore | None, *, read_only: bool = False)
 
             return await SqliteStore.open(_path(place), read_only=read_only)
         case "postgresql" | "postgres":
-            raise StoreIncompatible("PostgreSQL stores come in a later release; use sqlite:PATH or memory:.")
+            from agentkeel.adapters.stores.postgres import PostgresStore
+
+            return await PostgresStore.open(store or "", read_only=read_only)
         case _:
             raise ValidationError(
-                f"{store!r} names no store. Use memory: or sqlite:PATH.", code="invalid_input", details={"store": store}
+                f"{store!r} names no store. Use memory:, sqlite:PATH or postgresql://HOST/DATABASE.",
+                code="invalid_input",
+                details={"store": store},
             )
 
 

@@ -1,0 +1,2 @@
+-- Which migrations were applied?
+SELECT number, name, checksum FROM agentkeel.migrations ORDER BY number

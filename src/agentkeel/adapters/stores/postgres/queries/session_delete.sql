@@ -1,0 +1,2 @@
+-- A session is gone.
+DELETE FROM agentkeel.sessions WHERE number = $1

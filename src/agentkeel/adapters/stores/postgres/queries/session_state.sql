@@ -1,0 +1,2 @@
+-- What is the session's state?
+SELECT state FROM agentkeel.sessions WHERE id = $1

@@ -1,0 +1,2 @@
+-- A writer leaves.
+DELETE FROM agentkeel.writers WHERE number = $1

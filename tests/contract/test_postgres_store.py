@@ -1,0 +1,20 @@
+"""PostgreSQL keeps the promises of the port: on a connection of its own, and as a transaction pooler would have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentkeel.adapters.stores.postgres import PostgresStore
+from agentkeel.testing.postgres import PostgresServer
+from agentkeel.testing.store_suite import StoreSuite
+
+
+class TestPostgresStore(StoreSuite):
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer, request: pytest.FixtureRequest) -> None:
+        self.url = postgres_server.url()
+
+    async def make_store(self, tmp_path: Path) -> PostgresStore:
+        return await PostgresStore.open(self.url)
