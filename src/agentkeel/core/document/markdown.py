@@ -25,7 +25,7 @@ _ENTITY = re.compile(r"&(?=#|[A-Za-z])")
 _STRUCTURE = re.compile(r"[*_~#|]")
 _CODE = re.compile(r"[A-Za-z0-9 _./:;,=+*(){}'\"$@%^?~#-]+\Z")
 _TICKS = re.compile(r"`+")
-_SIGNS: dict[Mark, str] = {"add": "+", "delete": "-", "hunk": "", "file": "", "same": " "}
+_SIGNS: dict[Mark, str] = {"add": "+", "delete": "-", "hunk": "", "file": "", "same": " ", "text": ""}
 
 
 class MarkdownDocument:
@@ -96,7 +96,8 @@ def _call(entry: Call) -> str:
 
 def _folded(parts: Sequence[Part]) -> Iterator[str]:
     if parts:
-        yield _details("Details", "".join(_parts(parts)))
+        labels = ", ".join(dict.fromkeys(part.label for part in parts if part.label))
+        yield _details(_html(labels) or "details", "".join(_parts(parts)))
 
 
 def _details(summary: str, inside: str) -> str:

@@ -22,7 +22,7 @@ from agentkeel.core.events import Event
 __all__ = ["POLICY", "HtmlDocument"]
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_MARKS: dict[Mark, str] = {"add": "a", "delete": "d", "hunk": "h", "file": "f", "same": "s"}
+_MARKS: dict[Mark, str] = {"add": "a", "delete": "d", "hunk": "h", "file": "f", "same": "s", "text": "t"}
 _ROLES = frozenset({"user", "assistant", "system", "tool"})
 _HEADING = re.compile(r" {0,3}#{1,6} +(.+)")
 _BULLET = re.compile(r"( *)[-*+] +(.*)")
@@ -134,6 +134,10 @@ def _prose(prose: str) -> Iterator[str]:
 
 
 def _gathered(lines: Sequence[str], *, table: bool) -> Iterator[str]:
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    while lines and not lines[0].strip():
+        lines = lines[1:]
     if not lines:
         return
     if table:
@@ -175,8 +179,10 @@ def _ended(entry: RunEnded) -> str:
 def _folded(parts: Sequence[Part]) -> Iterator[str]:
     if not parts:
         return
+    labels = ", ".join(dict.fromkeys(part.label for part in parts if part.label))
     count = sum(len(part.lines) if isinstance(part, Diff) else part.text.count("\n") + 1 for part in parts)
-    yield f'<details><summary>{count:,} {"line" if count == 1 else "lines"}</summary><div class="in">'
+    size = f"{count:,} {'line' if count == 1 else 'lines'}"
+    yield f'<details><summary>{_line(labels) or "details"}<span class="about">{size}</span></summary><div class="in">'
     yield from _parts(parts)
     yield "</div></details>\n"
 

@@ -29,7 +29,8 @@ _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _HAS_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.MULTILINE)
 _HEADS = ("diff --git ", "--- ", "+++ ", "index ", "new file ", "deleted file ", "rename ", "similarity ")
 
-Mark = Literal["add", "delete", "hunk", "file", "same"]
+Mark = Literal["add", "delete", "hunk", "file", "same", "text"]
+"""What a line is in its diff; `text` stands outside of it."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -57,9 +58,9 @@ def about(value: Any) -> str:
 
 def given(value: Any) -> list[Part]:  # noqa: PLR0911 - a table of shapes
     """The input of a tool."""
+    if value is None or value in ({}, [], ""):
+        return []
     match value:
-        case None | {} | [] | "":
-            return []
         case {"changes": [*changes]} if all(isinstance(change, Mapping) for change in changes):
             return [_change(change) for change in changes]
         case {"old_string": str(old), "new_string": str(new)}:
@@ -70,8 +71,11 @@ def given(value: Any) -> list[Part]:  # noqa: PLR0911 - a table of shapes
         case {"file_path": str(path), "content": str(content)}:
             return [_all("add", path, content)]
         case {"command": str(command), **rest}:
+            label = str(rest.pop("description", None) or "")
             told = {name: each for name, each in rest.items() if each is not None}
-            return [_block("", f"$ {command}"), *([_block("", _json(told))] if told else [])]
+            return [_block(label, f"$ {command}"), *([_block("", _json(told))] if told else [])]
+        case {**fields} if len(fields) == 1 and about(value) in fields.values():
+            return []  # What the call is about tells it all.
         case str():
             return blocks_of("", value)
         case _:
@@ -80,9 +84,9 @@ def given(value: Any) -> list[Part]:  # noqa: PLR0911 - a table of shapes
 
 def gave(value: Any) -> list[Part]:  # noqa: PLR0911 - a table of shapes
     """The output of a tool."""
+    if value is None or value in ({}, [], ""):
+        return []
     match value:
-        case None | {} | [] | "":
-            return []
         case str():
             return blocks_of("output", value)
         case {"structuredPatch": [*hunks]} if hunks and all(isinstance(hunk, Mapping) for hunk in hunks):
@@ -104,6 +108,7 @@ def blocks_of(label: str, text: str) -> list[Part]:
     """A text as it is; as a diff, where it has one in it."""
     if not text.strip():
         return []
+    text = text.rstrip("\n")
     return [unified(label, text)] if _HAS_HUNK.search(text) else [_block(label, text)]
 
 
@@ -119,7 +124,7 @@ def _unified(text: str) -> Iterator[tuple[Mark, str]]:
             old, new = (int(count[:9]) if count is not None else 1 for count in hunk.groups())
             yield "hunk", line
         elif old <= 0 and new <= 0:
-            yield ("file" if line.startswith(_HEADS) else "same"), line
+            yield ("file" if line.startswith(_HEADS) else "text"), line
         elif line.startswith("+"):
             new -= 1
             yield "add", line[1:]
@@ -136,7 +141,7 @@ def _change(change: Mapping[str, Any]) -> Part:
     path, kind, text = str(change.get("path") or ""), change.get("kind"), str(change.get("diff") or "")
     label = f"{path} → {change['move_path']}" if change.get("move_path") else path
     if _HAS_HUNK.search(text):
-        return unified(label, text)
+        return unified(label, text.removesuffix("\n"))
     if kind in {"add", "delete"}:
         return _all("add" if kind == "add" else "delete", label, text)
     return _block(label, text)

@@ -28,7 +28,7 @@ from agentkeel.core.document.entries import (
     Thought,
     Totals,
 )
-from agentkeel.core.document.parts import Block, about, blocks_of, gave, given
+from agentkeel.core.document.parts import Block, Diff, about, blocks_of, gave, given
 from agentkeel.core.document.visible import shortened
 from agentkeel.core.events import Body, Event, Unknown
 from agentkeel.core.ids import RunId
@@ -218,12 +218,11 @@ class Reading:
 
     def _left(self, run: _Run) -> Iterator[Entry]:
         """Words and calls of a run that nothing more is heard of."""
-        for words_ in run.said.values():
-            self._messages += 1
-            yield _partial(run, words_)
+        self._messages += len(run.said)
+        left: list[Said | Call] = [_partial(run, said) for said in run.said.values()]
         run.said.clear()
-        for call in list(run.calls):
-            yield _unfinished(run, call)
+        left += [_unfinished(run, call) for call in list(run.calls)]
+        yield from sorted(left, key=lambda entry: entry.at)
 
     def _ended(self, run: _Run, event: Event, data: Any) -> Iterator[Entry]:
         spoke = run.spoke or bool(run.said)
@@ -335,7 +334,9 @@ def _call(run: _Run, event: Event, data: ev.ToolCallCompleted | ev.ToolCallFaile
     began, at = run.calls.pop(data.tool_call_id, (None, event.at))
     tool_input = began.tool_input if began is not None and began.tool_input is not None else data.tool_input
     end: CallEnd = data.reason if isinstance(data, ev.ToolCallFailed) else "done"
-    output = gave(data.tool_output)
+    taken, output = given(tool_input), gave(data.tool_output)
+    if all(isinstance(part, Diff) for part in taken) and any(isinstance(part, Diff) for part in output):
+        taken = []  # The result tells the same change, with its lines around it.
     facts = [f"exit {data.exit_code}"] if data.exit_code else []
     took = data.duration_ms / 1000 if data.duration_ms is not None else (event.at - at).total_seconds()
     if took >= 0.05:
@@ -350,7 +351,7 @@ def _call(run: _Run, event: Event, data: ev.ToolCallCompleted | ev.ToolCallFaile
         at=at,
         run=run.number,
         facts=tuple(facts),
-        parts=(*given(tool_input), *output),
+        parts=(*taken, *output),
         nested=began is not None and began.parent_tool_call_id is not None,
     )
 

@@ -19,8 +19,9 @@ h1{font-size:1.75rem;line-height:1.25;margin:0 0 .75rem;letter-spacing:-.015em;o
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.25rem;margin:0;font-size:.875rem}
 dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 footer{margin:1.25rem 0 0;padding:.9rem 1.1rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
-footer dl{grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.6rem 1.5rem}
-footer div{display:flex;flex-direction:column}footer dt{font-size:.75rem;line-height:1.3}footer dd{font-weight:550}
+footer dl{grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.6rem 1.5rem}
+footer div{display:flex;flex-direction:column}footer dt{font-size:.75rem;line-height:1.3}
+footer dd{font-weight:600;font-size:.85rem}
 h2{display:flex;flex-wrap:wrap;align-items:baseline;gap:.25rem .75rem;margin:3rem 0 1rem;padding-bottom:.4rem;
 border-bottom:2px solid var(--line);font-size:1.15rem}
 h2 small{font-size:.8rem;font-weight:400;color:var(--dim);overflow-wrap:anywhere}
@@ -44,11 +45,11 @@ pre{margin:.5rem 0;padding:.65rem .85rem;background:var(--code);border-radius:.4
 overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4}
 .label{margin:.6rem 0 -.25rem;color:var(--dim);font-size:.75rem;overflow-wrap:anywhere}
 .diff{padding:.4rem 0}
-.diff span{display:block;padding:0 .85rem;min-height:1.5em}
-.diff .a{background:var(--add);color:var(--add-ink)}
-.diff .d{background:var(--del);color:var(--del-ink)}
-.diff .a::before{content:"+ "}.diff .d::before{content:"\\2212  "}.diff .s::before{content:"  "}
-.diff .h{color:var(--hunk)}.diff .f{color:var(--dim);font-weight:600}
+.diff>span{display:block;padding:0 .85rem;min-height:1.5em}
+.diff>.a{background:var(--add);color:var(--add-ink)}
+.diff>.d{background:var(--del);color:var(--del-ink)}
+.diff>.a::before{content:"+ "}.diff>.d::before{content:"\\2212  "}.diff>.s::before{content:"  "}
+.diff>.h{color:var(--hunk)}.diff>.f{color:var(--dim);font-weight:600}
 details{margin:.45rem 0;border:1px solid var(--line);border-radius:.5rem;background:var(--card);font-size:.875rem}
 summary{display:flex;align-items:baseline;gap:.55rem;padding:.4rem .75rem;cursor:pointer;list-style:none}
 summary::-webkit-details-marker{display:none}
@@ -63,6 +64,7 @@ summary .end{flex:none;font-size:.75rem;color:var(--dim)}
 .failed .dot,.interrupted .dot{background:var(--bad)}.denied .dot,.unfinished .dot{background:var(--warn)}
 .failed .end,.interrupted .end{color:var(--bad)}.denied .end,.unfinished .end{color:var(--warn)}
 .in{padding:0 .85rem .5rem}
+.thought[open]>summary .about{display:none}
 .thought{border-style:dashed;background:none;color:var(--dim)}
 .note{display:flex;gap:.75rem;margin:.5rem 0;font-size:.8125rem;color:var(--dim);overflow-wrap:anywhere}
 .note time{margin-left:auto}
