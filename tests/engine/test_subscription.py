@@ -187,3 +187,37 @@ async def test_next_gives_one_event_at_a_time_and_none_at_the_end() -> None:
             while (event := await stream.next(timeout=5)) is not None:
                 types.append(event.type)
             assert types[-1] == "run_completed"
+
+
+async def test_a_filter_that_nothing_passes_reads_on_and_ends_with_the_session() -> None:
+    log = await a_log()
+    await log.append(S, [said(1)])
+    await log.append(S, [Draft(data=ev.SessionCompleted())])
+    with anyio.fail_after(2):
+        assert [event async for event in follow(log, S, where=EventFilter(types={"run_completed"}))] == []
+
+
+async def test_a_reader_at_the_live_end_asks_the_store_nothing() -> None:
+    log = await a_log()
+    asked: list[str] = []
+    head = log.store.head
+
+    async def counted(session_id: SessionId) -> int:
+        asked.append(session_id)
+        return await head(session_id)
+
+    log.store.head = counted  # type: ignore[method-assign]
+    stream = follow(log, S, after=2)
+    got: list[int] = []
+
+    async def read() -> None:
+        got.extend([(await anext(stream)).sequence for _ in range(20)])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        for n in range(20):
+            await anyio.sleep(0.001)
+            await log.append(S, [said(n)])
+    await stream.aclose()
+    assert got == list(range(3, 23))
+    assert len(asked) <= 3

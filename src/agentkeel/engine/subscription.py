@@ -2,13 +2,17 @@
 
 There is one code path: read behind the cursor until nothing is left, then wait for a hint and read again. The ticket
 is taken before the read, so nothing can slip between them. The cursor is the last sequence the reader has; nothing is
-kept about a reader, and a slow one slows only itself.
+kept about a reader, and a slow one slows only itself. A reader at the end of the shared tail asks the store nothing
+until a hint fails to come in time: then others may have written, who give none.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
+import anyio.lowlevel
+
+from agentkeel.core import events as ev
 from agentkeel.core.events import Event
 from agentkeel.core.ids import SessionId
 from agentkeel.engine.log import Log
@@ -18,6 +22,7 @@ from agentkeel.ports.store import EventFilter
 __all__ = ["PAGE", "POLL_SECONDS", "follow", "matches", "pages"]
 
 PAGE = 500
+_ENDS = frozenset({ev.SessionCompleted.type, ev.SessionFailed.type, ev.SessionCancelled.type})
 POLL_SECONDS = 2.0
 """How long a reader trusts the hints. Other processes may write without one."""
 
@@ -61,34 +66,32 @@ async def follow(
             details={"session_id": session_id, "after": after},
         )
     cursor = after
+    look = True
     with log.tails.watch(session_id):
         while True:
             ticket = log.notifier.ticket(session_id)
-            events = log.tails.after(session_id, cursor, PAGE)
-            if events:
-                cursor = events[-1].sequence
-                events = [event for event in events if matches(event, where)]
-            else:
-                events, cursor = await _read(log, session_id, cursor, where)
-            for event in events:
-                yield event
-            if events:
+            if live := log.tails.after(session_id, cursor, PAGE):
+                cursor = live[-1].sequence
+                look = any(event.type in _ENDS for event in live)
+                for event in live:
+                    if matches(event, where):
+                        yield event
                 continue
-            if cursor >= await log.store.head(session_id):
+            if look or not log.tails.ends_at(session_id, cursor):
+                head = await log.store.head(session_id)
+                if head > cursor:
+                    stored = await log.store.read(session_id, after=cursor, limit=PAGE, where=where)
+                    # A page that is not full has been looked through, though the filter let nothing pass.
+                    cursor = (
+                        stored[-1].sequence if len(stored) == PAGE else max([head, *(e.sequence for e in stored[-1:])])
+                    )
+                    for event in stored:
+                        yield event
+                    await anyio.lowlevel.checkpoint()
+                    continue
                 if (await log.store.session(session_id)).terminal:
                     return
-                await ticket.wait(poll)
-
-
-async def _read(log: Log, session_id: SessionId, cursor: int, where: EventFilter | None) -> tuple[Sequence[Event], int]:
-    """A page, and the sequence up to which the log has been looked at."""
-    head = await log.store.head(session_id)
-    if head <= cursor:
-        return (), cursor
-    events = await log.store.read(session_id, after=cursor, limit=PAGE, where=where)
-    if len(events) == PAGE:
-        return events, events[-1].sequence
-    return events, max(head, events[-1].sequence if events else cursor)
+            look = not await ticket.wait(poll)
 
 
 def matches(event: Event, where: EventFilter | None) -> bool:

@@ -77,3 +77,8 @@ class Tails:
         """The events behind `cursor` that the tail has without a gap; empty if it cannot say."""
         tail = self._tails.get(session_id)
         return () if tail is None else tail.after(cursor, limit)
+
+    def ends_at(self, session_id: SessionId, cursor: int) -> bool:
+        """Whether the tail's last event is the one at `cursor`: then this process knows of nothing behind it."""
+        tail = self._tails.get(session_id)
+        return tail is not None and bool(tail.events) and tail.events[-1].sequence == cursor
