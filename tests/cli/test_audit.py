@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agentkeel.cli.audit import default_audit, show_audit, verify_audit
 from agentkeel.core.audit import Anchor, Entry, chain, encode_entry
 from agentkeel.errors import NotFound, StorageError, ValidationError
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -143,3 +147,14 @@ def test_entries_behind_a_break_are_marked(
 def test_without_a_path_the_log_beside_the_users_store_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "/somewhere")
     assert default_audit() == Path("/somewhere/agentkeel/log.db.audit.jsonl")
+
+
+def test_the_program_has_both_commands(cli: Cli, path: Path, entries: list[Entry]) -> None:
+    write(path, entries)
+    assert "3 entries, none changed" in cli.run("audit", "verify", str(path)).stdout
+    assert cli.run("audit", "show", str(path), "--after", "2").stdout.count("run.failed") == 1
+    done = cli.run("audit", "verify")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no audit log" in done.stderr
+    write(path, entries[1:])
+    assert cli.run("audit", "verify", str(path), "--json").returncode == 1

@@ -15,7 +15,7 @@ from agentkeel.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code, told
 from agentkeel.cli.screen import OutputClosed, abandon, prepare
 from agentkeel.errors import Error, ValidationError, wrap
 
-__all__ = ["app", "dispatch", "session_app"]
+__all__ = ["app", "audit_app", "dispatch", "session_app"]
 
 Mode = Literal["default", "accept_edits", "plan", "full_auto", "dangerously_skip_permissions"]
 Store = Annotated[str | None, Parameter(help="Where the log is: sqlite:PATH or memory:. A file of yours by default.")]
@@ -32,6 +32,7 @@ app = App(
     help_format="markdown",
 )
 session_app = App(name="session", help="Read the log: sessions, what they are, what happened in them.")
+audit_app = App(name="audit", help="Read the audit log: who decided what, and whether anybody changed it.")
 _asked = Group("Permission")
 
 
@@ -179,6 +180,53 @@ def events_command(
     return show_events(
         id, after=after, follow=follow, types=frozenset(type) if type else None, run=run, store=store, json=json
     )
+
+
+app.command(audit_app)
+
+
+@audit_app.command(name="verify")
+def audit_verify_command(path: Path | None = None, /, *, anchor: str | None = None, json: Json = False) -> int:
+    """Say whether the audit log is whole, and where it was changed if not.
+
+    Parameters
+    ----------
+    path
+        The log's file; by default the one beside your log.
+    anchor
+        NUMBER:HASH of an entry that must be there, as an earlier call told it.
+    """
+    from agentkeel.cli.audit import verify_audit
+
+    return verify_audit(path, anchor=anchor, json=json)
+
+
+@audit_app.command(name="show")
+def audit_show_command(
+    path: Path | None = None,
+    /,
+    *,
+    after: int = 0,
+    action: str | None = None,
+    subject: str | None = None,
+    json: Json = False,
+) -> int:
+    """Show who decided what, oldest first.
+
+    Parameters
+    ----------
+    path
+        The log's file; by default the one beside your log.
+    after
+        Begin behind the entry of this number.
+    action
+        Only this kind of decision, such as permission.answered.
+    subject
+        Only what is about this session or run (its id, or the beginning of it).
+    """
+    from agentkeel.cli.audit import show_audit
+
+    return show_audit(path, after=after, action=action, subject=subject, json=json)
 
 
 @app.command(name="doctor")
