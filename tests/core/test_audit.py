@@ -1,5 +1,7 @@
 """The audit chain: whatever is done to it is found, at the place where it was done."""
 
+import hashlib
+import json as spelling
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
@@ -161,14 +163,19 @@ def test_a_part_of_a_chain_is_verified_from_the_entry_before_it() -> None:
 
 def test_the_hash_is_the_one_that_the_documents_describe() -> None:
     entry = chain(None, at=NOON, actor="ann", action="session.deleted", subject="ses_1", details={"b": 1, "a": "é"})
-    import hashlib
-
     spelled = (
         '["agentkeel.audit.1",1,"2026-01-01T12:00:00+00:00","ann","session.deleted","ses_1",{"a":"é","b":1},null,"'
         + "0" * 64
         + '"]'
     )
     assert entry.hash == hashlib.sha256(spelled.encode()).hexdigest()
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | texts, lambda inner: (
+    st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=4)), max_leaves=8))  # fmt: skip
+def test_anybody_can_spell_what_is_hashed_with_another_json_writer(value: object) -> None:
+    spelled = spelling.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest_of(value) == hashlib.sha256(spelled.encode()).hexdigest()
 
 
 def test_the_same_instant_in_another_zone_is_the_same_entry() -> None:
