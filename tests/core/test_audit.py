@@ -135,6 +135,16 @@ def test_an_entry_that_was_put_in_is_found_even_with_a_hash_of_its_own(data: st.
 
 
 @given(st.data())
+def test_an_entry_that_was_replaced_is_found_even_with_a_hash_of_its_own(data: st.DataObject) -> None:
+    entries = data.draw(chains(min_size=2))
+    at = data.draw(st.integers(0, len(entries) - 2))
+    forged = chain(entries[at - 1] if at else None, **data.draw(facts))
+    if forged == entries[at]:
+        return
+    assert verify([*entries[:at], forged, *entries[at + 1 :]]) == at + 2  # what follows names another one before it
+
+
+@given(st.data())
 def test_a_tail_that_was_cut_off_is_found_with_an_anchor_alone(data: st.DataObject) -> None:
     entries = data.draw(chains())
     left = data.draw(st.integers(0, len(entries) - 1))
