@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
 from agentkeel.errors import ValidationError
+from agentkeel.ports.notifier import Notifier
 from agentkeel.ports.provider import Provider
 from agentkeel.ports.store import EventStore
 
-__all__ = ["Fleet", "default_store", "known_providers", "open_store", "provider_named"]
+__all__ = ["Fleet", "default_store", "known_providers", "notifier_for", "open_store", "provider_named"]
 
 GROUP = "agentkeel.providers"
 FIRST = ("claude", "codex")
@@ -129,6 +131,19 @@ async def open_store(store: str | EventStore | None, *, read_only: bool = False)
                 code="invalid_input",
                 details={"store": store},
             )
+
+
+@asynccontextmanager
+async def notifier_for(store: EventStore) -> AsyncIterator[Notifier]:
+    """Where the readers of `store` wait, for the length of the block: in this process, or on the store's server too."""
+    from agentkeel.adapters.notifiers.local import LocalNotifier
+    from agentkeel.adapters.notifiers.postgres import Exchange, PostgresNotifier
+
+    if isinstance(store, Exchange) and store.channel is not None:
+        async with PostgresNotifier(store.line, store.channel) as notifier:
+            yield notifier
+    else:
+        yield LocalNotifier()
 
 
 def _path(place: str) -> Path:

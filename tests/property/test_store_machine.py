@@ -1,4 +1,4 @@
-"""Whatever is done to a store, in whatever order, it is what a simple model says; memory and SQLite agree to the byte.
+"""Whatever is done to a store, in whatever order, it is what a simple model says; all stores agree to the byte.
 
 The model knows the contract only as the port words it: it shares no code with the stores.
 """
@@ -15,15 +15,24 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from agentkeel.adapters.stores.memory import MemoryStore
+from agentkeel.adapters.stores.postgres import PostgresStore
 from agentkeel.adapters.stores.sqlite import SqliteStore
 from agentkeel.core import events as ev
 from agentkeel.core.events import Body, Draft, Event
 from agentkeel.core.ids import EventId, RunId, SessionId, event_id
 from agentkeel.errors import Error
-from agentkeel.ports.store import EventFilter
+from agentkeel.ports.store import EventFilter, EventStore
+from agentkeel.testing.postgres import PostgresServer
 
 SESSIONS = [SessionId("s1"), SessionId("s2")]
 RUNS = [RunId("r1"), RunId("r2"), RunId("r3")]
@@ -170,7 +179,7 @@ batches = st.lists(drafts, max_size=4) | st.integers(1, 4).map(lambda size: whol
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """The model, memory and SQLite, side by side."""
+    """The model, memory and a store that lasts, side by side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,10 +191,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def opened(self) -> None:
-        self.sqlite = self.run(self.open())
+        self.lasting = self.run(self.open())
 
-    async def open(self) -> SqliteStore:
-        return await SqliteStore.open(Path(self.folder.name) / "log.db", now=self.clocks[1])
+    async def open(self) -> EventStore:
+        raise NotImplementedError
 
     def run(self, work: Awaitable[Any]) -> Any:
         async def awaited() -> Any:
@@ -196,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
     def both(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         """What both stores answer, or the code of the error both raise. They never differ."""
         answers = []
-        for store in (self.memory, self.sqlite):
+        for store in (self.memory, self.lasting):
             try:
                 answers.append(self.run(ask(store)))
             except Error as error:
@@ -247,8 +256,8 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.logs)
     @rule()
     def reopen(self) -> None:
-        self.run(self.sqlite.aclose())
-        self.sqlite = self.run(self.open())
+        self.run(self.lasting.aclose())
+        self.lasting = self.run(self.open())
 
     @rule(
         session=st.sampled_from(SESSIONS),
@@ -291,7 +300,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_logs_are_the_models(self) -> None:
-        if not hasattr(self, "sqlite"):
+        if not hasattr(self, "lasting"):
             return
         for session in SESSIONS:
             log = self.model.logs.get(session)
@@ -311,13 +320,32 @@ class StoreMachine(RuleBasedStateMachine):
         assert {run.id for run in self.both(lambda store: store.orphans("me"))} == alive
 
     def teardown(self) -> None:
-        if hasattr(self, "sqlite"):
-            self.run(self.sqlite.aclose())
+        if hasattr(self, "lasting"):
+            self.run(self.lasting.aclose())
         self.runner.close()
         self.folder.cleanup()
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class SqliteMachine(StoreMachine):
+    async def open(self) -> EventStore:
+        return await SqliteStore.open(Path(self.folder.name) / "log.db", now=self.clocks[1])
+
+
+def test_sqlite_is_what_the_model_says() -> None:
+    run_state_machine_as_test(SqliteMachine, settings=examples(40))
+
+
+def test_postgresql_is_what_the_model_says(postgres_server: PostgresServer) -> None:
+    class PostgresMachine(StoreMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.url = postgres_server.url()
+
+        async def open(self) -> EventStore:
+            return await PostgresStore.open(self.url, now=self.clocks[1])
+
+    run_state_machine_as_test(PostgresMachine, settings=examples(15))
+
+
+def examples(count: int) -> settings:
+    return settings(max_examples=count, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -38,7 +38,7 @@ _QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=on")
 _SETTINGS = (
     "shared_buffers=64MB",
     "max_connections=80",
-    "autovacuum_naptime=5s",
+    "deadlock_timeout=100ms",
     "log_min_messages=warning",
     "timezone=UTC",
     "lc_messages=C",

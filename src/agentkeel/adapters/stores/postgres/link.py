@@ -28,7 +28,7 @@ Row = Sequence[Any]
 
 CONNECT_SECONDS = 10
 CLOSE_SECONDS = 2.0
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.0
 """Beyond the server's own timeout, before the connection is given up as dead."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -91,6 +91,15 @@ class PostgresStore:
     def address(self) -> Address:
         """Where it is."""
         return self._address
+
+    @property
+    def channel(self) -> str | None:
+        """Where processes tell each other of news; None if the URL gives no connection to listen on."""
+        return f"agentkeel_{self._address.schema}"[:63] if self._address.listens else None
+
+    async def line(self) -> Any:
+        """A new connection to the server itself, for a notifier: the driver's own. Raises what the driver raises."""
+        return (await Link.open(self._address, direct=True)).raw
 
     async def __aenter__(self) -> PostgresStore:
         return self
