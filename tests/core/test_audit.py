@@ -164,6 +164,13 @@ def test_a_chain_that_was_written_anew_is_found_with_an_anchor_alone(data: st.Da
         assert verify(forged, anchor=Anchor.of(entries[-1])) == len(entries)
 
 
+def test_a_number_that_was_left_out_is_found_even_with_a_hash_of_its_own() -> None:
+    one, two, _ = three()
+    jumped = msgspec.structs.replace(two, number=7)
+    jumped = msgspec.structs.replace(jumped, hash=hash_of(jumped))
+    assert verify([one, jumped]) == 2
+
+
 def test_a_part_of_a_chain_is_verified_from_the_entry_before_it() -> None:
     one, two, last = three()
     assert verify([two, last], previous=one) is None

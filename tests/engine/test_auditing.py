@@ -21,7 +21,7 @@ from agentkeel.core.events import BODIES, Body, Draft, Event
 from agentkeel.core.ids import EventId, RunId, SessionId
 from agentkeel.core.redact import Redactor
 from agentkeel.engine import auditing
-from agentkeel.engine.audited import AUDITED, Questions
+from agentkeel.engine.audited import AUDITED, DELETED, Questions
 from agentkeel.engine.auditing import Audit, OnFailure
 from agentkeel.engine.log import Log, Scrub
 from agentkeel.errors import StorageError, StoreFull, ValidationError
@@ -219,6 +219,20 @@ async def test_acts_that_no_log_tells_are_recorded_without_secrets() -> None:
     with pytest.raises(ValidationError, match="written down"):
         await audit.record("session.deleted", subject="ses_9", details={"why": object()})
     assert audit.trouble is None
+
+
+async def test_a_session_that_was_deleted_may_begin_again_under_its_id() -> None:
+    kept = MemoryAudit()
+    log = await log_with(kept)
+    for _ in range(2):
+        await log.append(SESSION, [created()])
+        imported = Draft(data=ev.SessionStarted(), id=EventId("evt_elsewhere"))
+        await log.append(SESSION, [imported, Draft(data=ev.SessionPaused(), id=EventId("evt_other"))])
+        await log.audit.record(DELETED, subject=SESSION)
+        await log.store.delete_session(SESSION)
+    expected = ["session.created", "session.paused", "session.deleted"] * 2
+    assert [entry.action for entry in await entries(kept)] == expected
+    assert await (await Audit.start(kept, VirtualClock())).catch_up(log.store) == 0
 
 
 async def test_a_torn_line_is_told_in_the_chain_itself(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from agentkeel.core import events as ev
-from agentkeel.core.audit import digest_of
+from agentkeel.core.audit import Entry, digest_of
 from agentkeel.core.events import TERMINAL_TYPES, Event
-from agentkeel.core.ids import EventId, RunId, SessionId
+from agentkeel.core.ids import EventId, RunId, SessionId, place_of
 
-__all__ = ["AUDITED", "REMEMBERED", "Fact", "Questions", "actor_of"]
+__all__ = ["AUDITED", "DELETED", "REMEMBERED", "Fact", "Questions", "Seen", "actor_of"]
 
 AUDITED: Mapping[str, str] = {
     ev.PermissionResolved.type: "permission.answered",
@@ -50,6 +50,9 @@ AUDITED: Mapping[str, str] = {
 
 REMEMBERED = frozenset({ev.PermissionRequested.type})
 """Events that are no decision, and without which one cannot be told in full."""
+
+DELETED = "session.deleted"
+"""The act to `record` before a session is deleted, with its id as the subject."""
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     ev.PermissionResolved.type: ("request_id", "decision", "message"),
@@ -154,3 +157,36 @@ def actor_of(event: Event) -> str:
             return f"policy:{policy}"
         case _:
             return event.source
+
+
+class Seen:
+    """Which events the audit log has. A place in a session's log costs one int.
+
+    A session that was deleted is forgotten: another one of its id begins again at the first place.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: set[EventId] = set()
+        self._places: dict[str, set[int]] = {}
+        self._others: dict[str, set[EventId]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """The entry's event is in the log."""
+        if entry.event is None:
+            if entry.action == DELETED:
+                self._places.pop(entry.subject, None)
+                self._others.pop(entry.subject, None)
+            return
+        place = place_of(SessionId(entry.subject), entry.event)
+        if place is None:
+            self._others.setdefault(entry.subject, set()).add(entry.event)
+        else:
+            self._places.setdefault(entry.subject, set()).add(place)
+
+    def has(self, subject: str, event: EventId | None) -> bool:
+        """Whether the event is in the log, or waits to be written there."""
+        if event is None:
+            return False
+        place = place_of(SessionId(subject), event)
+        known = event in self._others.get(subject, ()) if place is None else place in self._places.get(subject, ())
+        return known or event in self.waiting

@@ -14,9 +14,9 @@ import anyio
 from agentkeel.core import events as ev
 from agentkeel.core.audit import Entry, chain
 from agentkeel.core.events import TERMINAL_TYPES, Draft, Event
-from agentkeel.core.ids import EventId, SessionId, place_of
+from agentkeel.core.ids import SessionId
 from agentkeel.core.redact import Redactor
-from agentkeel.engine.audited import AUDITED, REMEMBERED, Fact, Questions
+from agentkeel.engine.audited import AUDITED, REMEMBERED, Fact, Questions, Seen
 from agentkeel.errors import CursorExpired, Error, SessionNotFound, StorageError
 from agentkeel.ports.audit import AuditLog
 from agentkeel.ports.clock import Clock
@@ -59,7 +59,7 @@ class Audit:
         self._actions = actions
         self._relevant = actions.keys() | REMEMBERED
         self._questions = Questions(actions)
-        self._seen = _Seen()
+        self._seen = Seen()
         self._waiting: list[Fact] = []
         self._lost = 0
         self._told = False
@@ -264,33 +264,6 @@ class Audit:
             code="storage_write_failed",
             details={"audit": True, "cause": trouble.code},
         )
-
-
-class _Seen:
-    """Which events the audit log has. A place in a session's log costs one int."""
-
-    def __init__(self) -> None:
-        self.waiting: set[EventId] = set()
-        self._places: dict[SessionId, set[int]] = {}
-        self._others: set[EventId] = set()
-
-    def add(self, entry: Entry) -> None:
-        if entry.event is None:
-            return
-        session = SessionId(entry.subject)
-        place = place_of(session, entry.event)
-        if place is None:
-            self._others.add(entry.event)
-        else:
-            self._places.setdefault(session, set()).add(place)
-
-    def has(self, subject: str, event: EventId | None) -> bool:
-        """Whether the event is in the log, or waits to be written there."""
-        if event is None:
-            return False
-        place = place_of(SessionId(subject), event)
-        known = event in self._others if place is None else place in self._places.get(SessionId(subject), ())
-        return known or event in self.waiting
 
 
 def _entry(before: Entry | None, fact: Fact) -> Entry:

@@ -110,11 +110,11 @@ class Recent:
     """The places of the last few thousand events: one that is stored again under its key comes twice."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[tuple[SessionId, int], None] = OrderedDict()
+        self._places: OrderedDict[tuple[SessionId, int, datetime], None] = OrderedDict()
 
     def has_seen(self, event: Event) -> bool:
         """Whether it came before. From now on it did."""
-        place = (event.session_id, event.sequence)
+        place = (event.session_id, event.sequence, event.at)  # A deleted session may begin again under its id.
         if place in self._places:
             return True
         self._places[place] = None
