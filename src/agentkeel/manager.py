@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import anyio
 import anyio.abc
@@ -43,6 +43,9 @@ from agentkeel.ports.store import EventStore, StoreInfo
 from agentkeel.registry import Fleet, open_store
 from agentkeel.run import Run, RunStream
 from agentkeel.session import Session
+
+if TYPE_CHECKING:
+    from agentkeel.transfer import Source
 
 __all__ = ["Manager", "open"]
 
@@ -234,6 +237,20 @@ class Manager:
             await context.connections.close_session(session)
             await context.log.store.delete_session(session)
         context.log.notifier.notify(session)
+
+    async def import_session(self, source: Source, *, id: str | None = None) -> Session:
+        """The session that `Session.export` wrote as `jsonl` is in this store, as it was; or nothing of it is.
+
+        Args:
+            source: The path of a file, an open binary file, or the pieces themselves. gzip is understood.
+            id: The session's id here, where its own is taken.
+        Raises:
+            ValidationError: The file is not whole, or tells what cannot be. Nothing was stored.
+            StateError: There is a session of this id. It was not touched.
+        """
+        from agentkeel.transfer import import_session
+
+        return self.session((await import_session(self._context, source, id=id)).session_id)
 
     # -- runs -------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import msgspec
@@ -26,6 +26,9 @@ from agentkeel.pages import Pages
 from agentkeel.ports.provider import Provider
 from agentkeel.ports.store import EventFilter
 from agentkeel.run import Run, RunStream
+
+if TYPE_CHECKING:
+    from agentkeel.transfer import ExportFormat
 
 __all__ = ["Session", "SessionLoad"]
 
@@ -217,6 +220,17 @@ class Session:
                 yield event
 
         return Pages(read)
+
+    def export(self, format: ExportFormat = "jsonl") -> AsyncGenerator[str]:
+        """The log as it is now, in pieces of text: `jsonl` to keep or import, a line each; `markdown`, `html` to read.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            ValidationError: There is no such format.
+        """
+        from agentkeel.transfer import export_session
+
+        return export_session(self._context, self.id, format)
 
     def subscribe(
         self,

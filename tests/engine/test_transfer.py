@@ -456,7 +456,7 @@ async def test_a_long_session_is_moved_in_the_memory_of_a_page(tmp_path: Path) -
         finally:
             tracemalloc.stop()
         assert await inside(manager).log.store.head(SessionId("copy")) == LONG + 1
-    assert peak < 12_000_000
+    assert peak < 4_000_000
 
 
 async def test_sqlite_gives_back_what_it_was_given(tmp_path: Path) -> None:

@@ -182,6 +182,47 @@ def events_command(
     )
 
 
+@session_app.command(name="export")
+def export_command(
+    id: str,
+    /,
+    *,
+    format: Literal["jsonl", "markdown", "html"] | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    store: Store = None,
+) -> int:
+    """Write a session to stdout or a file: jsonl to keep or to import elsewhere, markdown or html to read.
+
+    Parameters
+    ----------
+    id
+        The session's id, or the beginning of it.
+    format
+        By default what the name of the output says (.html, .md), else jsonl.
+    output
+        The file to write; it is replaced when the export is whole. A name that ends with .gz is packed.
+    """
+    from agentkeel.cli.transfer import carry_out
+
+    return carry_out(id, format=format, output=output, store=store)
+
+
+@session_app.command(name="import")
+def import_command(file: Path, /, *, id: str | None = None, store: Store = None, json: Json = False) -> int:
+    """Put an exported session into the log, as it was; or nothing of it, if the file is not whole.
+
+    Parameters
+    ----------
+    file
+        What `session export` wrote as jsonl, packed or not; "-" for stdin.
+    id
+        The session's id here, where its own is taken.
+    """
+    from agentkeel.cli.transfer import bring_in
+
+    return bring_in(file, id=id, store=store, json=json)
+
+
 app.command(audit_app)
 
 
