@@ -204,8 +204,8 @@ async def test_a_refusal_that_interrupts_ends_the_turn(place: Place) -> None:
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A path no sandbox lets Codex write to: folders for temporary files are writable in it, a home is not."""
-    path = Path.home() / f"agentkeel-outside-{os.getpid()}"
+    """A path no sandbox lets Codex write to. It leaves /tmp and TMPDIR writable, and a home may be in there."""
+    path = Path("/var/tmp") / f"agentkeel-outside-{os.getpid()}"
     yield path
     path.unlink(missing_ok=True)
 
