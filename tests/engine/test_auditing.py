@@ -351,6 +351,17 @@ async def test_failing_closed_an_answer_that_is_not_audited_is_not_given_and_not
     ]  # fmt: skip
 
 
+async def test_failing_closed_what_is_stored_when_the_failure_shows_is_reported_and_not_refused() -> None:
+    kept = FailingAudit()
+    log = await log_with(kept, "fail")
+    await begin(log)
+    kept.full = True
+    await log.append(SESSION, [of_run(ev.RouteSelected(provider="y"))])  # It is stored: refusing it would be a lie.
+    assert (await kinds(log))[-2:] == ["route_selected", "error_occurred"]
+    with pytest.raises(StorageError, match="Nothing was stored"):
+        await log.append(SESSION, [of_run(ASK), of_run(DENY)])
+
+
 async def test_failing_closed_an_act_that_was_refused_is_not_told_later_and_the_next_one_is() -> None:
     kept = FailingAudit()
     log = await log_with(kept, "fail")
