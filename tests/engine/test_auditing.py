@@ -69,7 +69,9 @@ async def entries(log: MemoryAudit | FileAudit) -> list[Entry]:
     return [entry async for entry in log.entries()]
 
 
-async def log_with(kept: MemoryAudit, on_failure: OnFailure = "report", store: MemoryStore | None = None) -> AuditedLog:
+async def log_with(
+    kept: MemoryAudit | FileAudit, on_failure: OnFailure = "report", store: MemoryStore | None = None
+) -> AuditedLog:
     log = AuditedLog(store or MemoryStore(), LocalNotifier(), Redactor())
     log.audit = await Audit.start(kept, VirtualClock(), on_failure=on_failure)
     return log
@@ -181,8 +183,8 @@ async def test_many_pages_of_sessions_and_events_are_caught_up(monkeypatch: pyte
     assert verify(await entries(kept)) is None
 
 
-async def test_observers_at_the_same_time_make_one_chain() -> None:
-    kept = MemoryAudit()
+async def test_observers_at_the_same_time_make_one_chain(tmp_path: Path) -> None:
+    kept = await FileAudit.open(tmp_path / "audit.jsonl")
     log = await log_with(kept)
 
     async def one(number: int) -> None:
@@ -192,8 +194,10 @@ async def test_observers_at_the_same_time_make_one_chain() -> None:
         for number in range(30):
             tasks.start_soon(one, number)
     written = await entries(kept)
-    assert len(written) == 30
+    await log.audit.aclose()
+    assert (len(written), log.audit.trouble) == (30, None)
     assert verify(written) is None
+    assert not any("error" in event.type for event in await log.store.read(SessionId("ses_0")))
 
 
 async def test_what_is_stored_is_audited_though_its_caller_has_left() -> None:
