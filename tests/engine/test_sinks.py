@@ -310,6 +310,46 @@ async def test_a_line_that_a_full_disk_cut_off_spoils_no_other(tmp_path: Path, m
     assert json.loads(whole)["sequence"] == 1
 
 
+async def test_a_buffered_file_has_its_lines_with_flush_and_a_great_many_before(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    sink = Jsonl(path, buffered=True)
+    await sink.open()
+    await sink.write(said(1), "")
+    assert path.read_text() == ""
+    await sink.flush()
+    assert len(path.read_text().splitlines()) == 1
+    for number in range(2, 1002):
+        await sink.write(said(number), "")
+    assert len(path.read_text().splitlines()) > 300
+    await sink.flush()
+    await sink.close()
+    assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == list(range(1, 1002))
+
+
+async def test_a_buffered_file_that_lost_lines_acknowledges_nothing_until_it_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = File(tmp_path / "run.log", buffered=True)
+    await sink.open()
+
+    def full(file: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        await sink.write(None, "one\n")
+        with pytest.raises(StorageError, match="No space left"):
+            await sink.write(None, "x" * 70_000)
+    with pytest.raises(StorageError, match="Open it anew"):
+        await sink.flush()
+    await sink.close()
+    await sink.open()
+    await sink.write(None, "one\n")
+    await sink.flush()
+    await sink.close()
+    assert (tmp_path / "run.log").read_text() == "one\n"
+
+
 # -- brokers ----------------------------------------------------------------------------------------------------
 
 

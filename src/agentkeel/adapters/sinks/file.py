@@ -72,10 +72,13 @@ class File:
     """Adds text to a file, without colours, movements of the cursor and other codes.
 
     A path is opened, made if need be (mode 0600), and closed; an open stream is left open. `flush` waits for the disk.
+
+    Args:
+        buffered: A path is written to in pieces of 64 KiB, and by `flush`. For an outbox, which flushes often.
     """
 
-    def __init__(self, file: str | os.PathLike[str] | TextIO) -> None:
-        self._owned = AppendedFile(file) if isinstance(file, str | os.PathLike) else None
+    def __init__(self, file: str | os.PathLike[str] | TextIO, *, buffered: bool = False) -> None:
+        self._owned = AppendedFile(file, buffered=buffered) if isinstance(file, str | os.PathLike) else None
         self._out = self._owned or _Stream(file)  # type: ignore[arg-type]
 
     async def open(self) -> None:

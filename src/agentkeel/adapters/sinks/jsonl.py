@@ -50,6 +50,7 @@ class Jsonl:
     dollars, `sr` stop reason, `x` an error's first 120 characters.
 
     Args:
+        buffered: The file is written to in pieces of 64 KiB, and by `flush`. For an outbox, which flushes often.
         wall_ms: Milliseconds since 1970.
     """
 
@@ -58,9 +59,10 @@ class Jsonl:
         path: str | os.PathLike[str],
         mode: Literal["full", "compact"] = "full",
         *,
+        buffered: bool = False,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._file = AppendedFile(path)
+        self._file = AppendedFile(path, buffered=buffered)
         self._line = _full if mode == "full" else lambda event: _compact(event, wall_ms())
 
     async def open(self) -> None:
