@@ -3,7 +3,7 @@
 The real Claude Code answers from a scripted model on loopback. The baseline starts the same program with the same
 arguments through `subprocess.Popen`, writes the same two lines and waits for the same first text delta.
 
-Goals (spec C7): at most 15 ms added to the first event, at most 25 ms of our CPU for each run, no new process for the
+Goals: at most 15 ms added to the first event, at most 25 ms of our CPU for each run, no new process for the
 second prompt.
 """
 

@@ -4,7 +4,7 @@ Both read the same child process, which prints JSON lines of 200 bytes of text; 
 more, store each event durably (synchronous FULL) and hand it to one subscriber. The naive design is `readline`,
 `json.loads`, one regular expression after the other, one commit for each event in a worker thread, and a queue.
 
-Goals (spec C4): at least 30 times the naive design, at least 15,000 durable events a second.
+Goals: at least 30 times the naive design, at least 15,000 durable events a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast lines of a child reach us: asyncio's readline, our reader, and blocking reads with a split.
 
 Run `python bench/reader.py`. Each round runs all contenders in turn, so a busy machine slows them alike; the figures
-are medians over the rounds. Goal (spec/performance.md C7): ours >= 0.8 of blocking read and split.
+are medians over the rounds. Goal: ours >= 0.8 of blocking read and split.
 """
 
 from __future__ import annotations

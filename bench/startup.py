@@ -1,8 +1,8 @@
 """What it costs to start: CPU of the child, and its memory. Run `python bench/startup.py`.
 
 Every round starts all contenders in turn, so a busy machine slows them alike; figures are medians over 5 rounds of the
-mean of 5 starts. CPU is user and system time of the child alone, as the kernel counts it. Goals (spec/performance.md
-C8): `--version` and `--help` at most 2 x bare Python; `import agentkeel` at most 120 ms and 25 MB.
+mean of 5 starts. CPU is user and system time of the child alone, as the kernel counts it. Goals:
+`--version` and `--help` at most 2 x bare Python; `import agentkeel` at most 120 ms and 25 MB.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ A class exists where a caller would act differently; the rest is told apart by i
     └── InternalError              a bug of ours
 
 Codes, categories and the retry classes of the reference system are kept (`CODES`); ours are added to them.
-Source: spec/session-manager.md section 0.
+Source: the error taxonomy of the first reference system (docs/conformance.md, S:X-01 to X-03).
 """
 
 from __future__ import annotations

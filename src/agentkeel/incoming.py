@@ -1,7 +1,7 @@
 """A file that comes in from outside: read twice, unpacked, and never trusted with more than it was allowed.
 
 Bounds: the bytes of a line, of the whole, and what gzip may unpack to (a bomb reaches 1,000 to 1; a log 20 to 1).
-Source: spec/reliability.md B2, "Zip/patch bombs".
+Why so many limits: an archive is a file that somebody else made (zip bombs, forged counts).
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from agentkeel.core import events as ev
-from agentkeel.core.document import html, markdown, visible
+from agentkeel.core.document import html, markdown
 from agentkeel.core.document.parts import Block, Diff, gave, unified
 from agentkeel.core.document.parts import given as taken
+from agentkeel.core.escape import escape
 from agentkeel.core.events import BODIES, Body, Event, Unknown
 from agentkeel.core.ids import EventId, RunId, SessionId, event_id
 from agentkeel.core.usage import Usage
@@ -332,7 +333,7 @@ def check_text(made: str) -> None:
 
 def hidden(made: str) -> set[str]:
     """Characters that a person would not see as they are."""
-    return {character for character in made if character not in "\n\t" and visible.line(character) != character}
+    return {character for character in made if character not in "\n\t" and escape(character) != character}
 
 
 def evil_body(kind: type[Body], text: str) -> Body:
@@ -373,7 +374,7 @@ class TestSafety:
     def test_a_page_is_only_text_whatever_any_field_holds(self, text: str) -> None:
         seen = check_page("".join(html(evil_events(text))))
         shown = "".join(seen.texts)
-        assert visible.line(text)[:40] in shown or visible.lines(text)[:40] in shown
+        assert escape(text)[:40] in shown or escape(text, lines=True)[:40] in shown
 
     @pytest.mark.parametrize("text", [*EVIL, EVERYTHING])
     def test_markdown_is_only_text_whatever_any_field_holds(self, text: str) -> None:

@@ -1,6 +1,6 @@
 """The console script. `--version`, `--help` and no argument at all are answered without importing the program.
 
-Goal (spec/performance.md C8): these two cost at most twice a bare Python.
+Goal: these two cost at most twice a bare Python.
 """
 
 import os.path

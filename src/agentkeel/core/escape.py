@@ -2,13 +2,14 @@ r"""The one door through which foreign text reaches a person.
 
 Whatever an agent, a model, a file name or a branch name holds, what comes out moves no cursor, sets no clipboard,
 reorders nothing and hides nothing: such characters are shown as `\x1b` or `\u202e`. A backslash stays as it is, so this
-is for reading, not for parsing back. Source: spec/reliability.md B2; Unicode TR 36 and 39.
+is for reading, not for parsing back. Source: Unicode TR 36 and 39.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["CLEAR_LINE", "cut", "escape", "escape_json", "escape_styled", "plain"]
@@ -33,16 +34,17 @@ _CODES = re.compile(
 )
 
 
-def escape(text: str, *, lines: bool = False) -> str:
+def escape(text: str, *, lines: bool = False, mark: Callable[[str], str] = str) -> str:
     """`text` with nothing in it that a terminal obeys.
 
     With `lines`, newlines and tabs stay, and a carriage return before a newline goes; else the text stays one line.
+    `mark` is put around every character that is spelled out.
     """
     if text.isprintable() and text.isascii():
         return text
     if lines:
-        return _NOT_LINES.sub(_spelled, text.replace("\r\n", "\n"))
-    return _ALL.sub(_spelled, text)
+        return _NOT_LINES.sub(lambda match: mark(_spelled(match)), text.replace("\r\n", "\n"))
+    return _ALL.sub(lambda match: mark(_spelled(match)), text)
 
 
 def escape_styled(text: str) -> str:

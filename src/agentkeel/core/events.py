@@ -1,9 +1,8 @@
 """The vocabulary of the product: what can happen in a session, as typed bodies in one envelope.
 
 A `Draft` happened and has no place in the log yet; an `Event` is a draft at its place. The type of an event is the
-type of its body. Names are the reference system's (spec/session-manager.md section 2) and ours (design/api.md); they
-are past tense and never renamed, for logs outlive programs. A body of a kind this version does not know is kept as
-`Unknown`, byte for byte.
+type of its body. Names are the reference system's and ours; they are past tense and never renamed, for logs outlive
+programs. A body of a kind this version does not know is kept as `Unknown`, byte for byte.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What tokens cost, in Decimal dollars. The price list is data; an unknown price is None, never zero.
 
-Source: spec/session-manager.md section 11 (Cost); our rates are dollars per million tokens.
+Source: the formula of the first reference system; our rates are dollars per million tokens.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 from agentkeel.core.document import text as lite
-from agentkeel.core.document import visible, words
+from agentkeel.core.document import words
 from agentkeel.core.document.entries import Call, Entry, Note, Opening, RunBegan, RunEnded, Said, Thought, Totals
 from agentkeel.core.document.parts import Diff, Mark, Part
 from agentkeel.core.document.reading import Reading
+from agentkeel.core.escape import escape
 from agentkeel.core.events import Event
 
 __all__ = ["MarkdownDocument"]
@@ -117,7 +118,7 @@ def _parts(parts: Iterable[Part]) -> Iterator[str]:
 
 def _fenced(text: str, language: str = "") -> str:
     """`text` in a fence that is longer than any in it."""
-    text = visible.lines(text)
+    text = escape(text, lines=True)
     longest = max((len(ticks) for ticks in _TICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}\n\n"
@@ -150,14 +151,14 @@ def _kept(kind: str, text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Foreign prose: what it says, and nothing that it could do."""
-    shown = _ENTITY.sub("&amp;", _SPECIAL.sub(r"\\\g<0>", visible.lines(text).replace("\n", " ")))
+    shown = _ENTITY.sub("&amp;", _SPECIAL.sub(r"\\\g<0>", escape(text, lines=True).replace("\n", " ")))
     return shown.replace("<", "&lt;")
 
 
 def _line(text: str) -> str:
     """Foreign text in one line, with no layout of its own."""
-    return _STRUCTURE.sub(r"\\\g<0>", _escaped(visible.line(text)))
+    return _STRUCTURE.sub(r"\\\g<0>", _escaped(escape(text)))
 
 
 def _html(text: str) -> str:
-    return html.escape(visible.line(text))
+    return html.escape(escape(text))

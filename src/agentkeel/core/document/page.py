@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import assert_never
 
 from agentkeel.core.document import text as lite
-from agentkeel.core.document import visible, words
+from agentkeel.core.document import words
 from agentkeel.core.document.entries import Call, Entry, Fact, Note, Opening, RunBegan, RunEnded, Said, Thought, Totals
 from agentkeel.core.document.parts import Diff, Mark, Part
 from agentkeel.core.document.reading import Reading
 from agentkeel.core.document.style import STYLE
+from agentkeel.core.escape import escape
 from agentkeel.core.events import Event
 
 __all__ = ["POLICY", "HtmlDocument"]
@@ -209,9 +210,9 @@ def _time(at: datetime, shown: str | None = None) -> str:
 
 def _text(text: str) -> str:
     """Foreign text, its lines kept."""
-    return visible.marked(html.escape(text), lambda spelled: f'<span class="x">{spelled}</span>')
+    return escape(html.escape(text), lines=True, mark=lambda spelled: f'<span class="x">{spelled}</span>')
 
 
 def _line(text: str) -> str:
     """Foreign text in one line."""
-    return html.escape(visible.line(text))
+    return html.escape(escape(text))

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agentkeel.core.document.visible import line as one_line
-from agentkeel.core.document.visible import shortened
+from agentkeel.core.document.shorten import shortened
+from agentkeel.core.escape import escape as one_line
 
 __all__ = ["Block", "Diff", "Part", "about", "blocks_of", "given", "gave", "unified"]
 

@@ -29,7 +29,7 @@ from agentkeel.core.document.entries import (
     Totals,
 )
 from agentkeel.core.document.parts import Block, Diff, about, blocks_of, gave, given
-from agentkeel.core.document.visible import shortened
+from agentkeel.core.document.shorten import shortened
 from agentkeel.core.events import Body, Event, Unknown
 from agentkeel.core.ids import RunId
 from agentkeel.core.usage import Usage

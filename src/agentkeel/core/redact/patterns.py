@@ -3,7 +3,7 @@
 Every match of a pattern begins with one of its literals. So a text without the literals needs no expression to run,
 and where a literal stands, one anchored try decides. All counts are bounded or end a match, so a try is linear.
 
-Source: spec/session-manager.md section 11 (Redaction) and weakness 40; the vendors' published token formats.
+Source: the patterns of the first reference system and what it missed; the vendors' published token formats.
 """
 
 from __future__ import annotations
