@@ -118,14 +118,14 @@ class TcpProxy:
     ) -> bool:
         """Whether the piece went its way and others may follow."""
         caller, server = pair
-        fault = next(((word, fault) for word, fault in self._faults if word in piece), None)
-        if fault is None:
+        due = [number for number, (word, _) in enumerate(self._faults) if word in piece]
+        if not due:
             server.write(piece)
             await server.drain()
             return True
-        self._faults.remove(fault)
+        _, fault = self._faults.pop(due[0])
         self.struck += 1
-        match fault[1]:
+        match fault:
             case "cut_before":
                 return False
             case "cut_after":

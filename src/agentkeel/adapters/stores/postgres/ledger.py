@@ -29,7 +29,7 @@ from agentkeel.core.events import Draft, Event
 from agentkeel.core.ids import RunId, SessionId, place_of
 from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState
-from agentkeel.errors import Fenced, InternalError
+from agentkeel.errors import Fenced
 
 __all__ = ["Batch", "Ledger", "Log"]
 
@@ -131,6 +131,30 @@ class Ledger:
 
     # -- the order of a transaction -----------------------------------------------------------------------------
 
+    def recall(self, batches: Sequence[Batch]) -> bool:
+        """Whether all that `core.append` will ask about `batches` is remembered. It is not locked, and may be stale:
+        `write` finds out. What is refused on this ground must be judged again, after `hold`."""
+        self._clear()
+        for batch in batches:
+            log = self._remembered.get(batch.session_id)
+            if log is None:
+                return False
+            fences = {batch.fence}
+            for draft in batch.drafts:
+                if draft.key is not None or draft.id is not None:
+                    return False
+                if draft.run_id is not None:
+                    run = log.runs.get(draft.run_id)
+                    if run is None:
+                        return False
+                    fences.discard(run.fence)
+            if fences - {None} - log.fences:
+                return False
+            if batch.session_id not in self._held:
+                log.begin(self._strangers)
+                self._held[batch.session_id] = log
+        return True
+
     async def hold(self, link: Link, batches: Sequence[Batch]) -> None:
         """The sessions of `batches` are locked, and all that `core.append` will ask about them is known."""
         self._clear()
@@ -184,7 +208,10 @@ class Ledger:
         ]
 
     async def write(self, link: Link, writer: int, batch: int, was: int) -> bool:
-        """Everything taken is in the transaction. False if it was not this writer's turn: then it must not commit."""
+        """Everything taken is in the transaction.
+
+        False if it must not be committed: it was not this writer's turn, or what was remembered was not true any more.
+        """
         await self._write_new_sessions(link)
         moved = [log for number, log in self._moved.items() if number not in self._new]
         states = [
@@ -200,15 +227,14 @@ class Ledger:
             batch,
             was,
             [log.number for log in moved],
+            [log.version for log in moved],
             [log.head for log in moved],
             [status for status, _ in states],
             [state for _, state in states],
             *_columns(first, 12),
         )
-        if not turns:
+        if not turns or changed != len(moved):
             return False
-        if changed != len(moved):
-            raise InternalError(f"{len(moved) - changed} sessions vanished while they were locked. Nothing was stored.")
         for rows in more:
             await link.ask("event_add", *_columns(rows, 12))
         await self._write_runs(link, writer)

@@ -53,11 +53,13 @@ class Append:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Batches that share a transaction. `doubtful` are the outcomes of commits that were sent, by their number."""
+    """Batches that share a transaction. `doubtful` are the outcomes of commits that were sent, by their number;
+    `surprised` says that memory was not true once, and is not to be trusted again."""
 
     jobs: list[Append]
     durability: Durability
     doubtful: dict[int, list[tuple[Any, Error | None]]] = field(default_factory=dict)
+    surprised: bool = False
 
     def outcome(self) -> list[tuple[Any, Error | None]]:
         return [(job.result, job.error) for job in self.jobs]
@@ -68,7 +70,7 @@ class _Group:
 
 
 class _NotTheTurn(Exception):
-    """The database's last batch is not the one this was made from; or there is no such writer any more."""
+    """What the batch was made from is not what the database has: the batch before, a session, or the writer itself."""
 
 
 class Writer:
@@ -201,9 +203,10 @@ class Writer:
         if self._batch is None and await self._found(link, group):
             return
         assert self._batch is not None
-        await self._ledger.hold(link, group.jobs)
-        for job in group.jobs:
-            self._extend(job)
+        if not self._recalled(group):
+            await self._ledger.hold(link, group.jobs)
+            for job in group.jobs:
+                self._extend(job)
         if not any(job.result for job in group.jobs):
             await link.rollback()
             self._ledger.keep()
@@ -212,12 +215,24 @@ class Writer:
         self._issued = batch
         if not await self._ledger.write(link, self._number, batch, was):
             self._batch = None
+            group.surprised = True
             raise _NotTheTurn
         group.doubtful[batch] = group.outcome()
         self._batch = None
         await link.commit()
         self._batch = self._acknowledged = batch
         self._ledger.keep()
+
+    def _recalled(self, group: _Group) -> bool:
+        """Whether all of the group is good by what is remembered. What is refused must be judged under the lock."""
+        if group.surprised or not self._ledger.recall(group.jobs):
+            return False
+        for job in group.jobs:
+            self._extend(job)
+            if job.error is not None:
+                self._ledger.forget()
+                return False
+        return True
 
     def _extend(self, job: Append) -> None:
         job.result, job.error = (), None
