@@ -27,3 +27,19 @@ fail() {
     printf '%s: %s\n' "$(basename "$0")" "$1" >&2
     exit 1
 }
+
+# Tests start a PostgreSQL server of their own; nothing here runs one for the machine.
+need_postgres() {
+    local programs=(/usr/lib/postgresql/*/bin/initdb)
+    [[ ! -x ${programs[0]} ]] && ! command -v initdb >/dev/null || return 0
+    command -v apt-get >/dev/null || fail "no PostgreSQL server programs here; install them (initdb and postgres on PATH)"
+    [[ $EUID -eq 0 ]] || fail "no PostgreSQL server programs here; install them: sudo apt-get install postgresql"
+    printf 'installing the package postgresql\n' >&2
+    # Only the programs are wanted: no cluster is made and no server is started.
+    mkdir -p /etc/postgresql-common
+    [[ -e /etc/postgresql-common/createcluster.conf ]] \
+        || printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.conf
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null \
+        || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            postgresql >/dev/null; } || fail "could not install the package postgresql; see the message above"
+}
