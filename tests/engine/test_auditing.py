@@ -24,7 +24,8 @@ from agentkeel.engine import auditing
 from agentkeel.engine.audited import AUDITED, DELETED, Questions
 from agentkeel.engine.auditing import Audit, OnFailure
 from agentkeel.engine.log import Log, Scrub
-from agentkeel.errors import StorageError, StoreFull, ValidationError
+from agentkeel.errors import CursorExpired, StorageError, StoreFull, ValidationError
+from agentkeel.ports.store import EventFilter
 from agentkeel.testing import ScriptedProvider, VirtualClock
 from agentkeel.testing.scripted import Emit, Say, Use
 
@@ -181,6 +182,24 @@ async def test_many_pages_of_sessions_and_events_are_caught_up(monkeypatch: pyte
             await store.append(session, [Draft(data=ev.SessionPaused()), Draft(data=ev.SessionResumed())])
     assert await (await Audit.start(kept, VirtualClock())).catch_up(store) == 8 * 9
     assert verify(await entries(kept)) is None
+
+
+class PrunedStore(MemoryStore):
+    """A store whose sessions begin at sequence 3: what was before is gone."""
+
+    async def read(
+        self, session_id: SessionId, *, after: int = 0, limit: int = 500, where: EventFilter | None = None
+    ) -> Sequence[Event]:
+        if after < 2:
+            raise CursorExpired("Events were pruned.", details={"floor": 3})
+        return await super().read(session_id, after=after, limit=limit, where=where)
+
+
+async def test_what_was_pruned_is_passed_over_when_catching_up() -> None:
+    store, kept = PrunedStore(), MemoryAudit()
+    await store.append(SESSION, [created(), Draft(data=ev.SessionStarted()), Draft(data=ev.SessionPaused())])
+    assert await (await Audit.start(kept, VirtualClock())).catch_up(store) == 1
+    assert [entry.action for entry in await entries(kept)] == ["session.paused"]
 
 
 async def test_observers_at_the_same_time_make_one_chain(tmp_path: Path) -> None:
@@ -403,6 +422,20 @@ async def test_every_audited_type_makes_an_entry_without_texts_or_arguments() ->
         assert (fact.action, fact.subject, fact.event) == (action, SESSION, "e")
         assert fact.actor
         assert "CANARY" not in str(fact)
+
+
+def test_questions_are_remembered_until_they_are_answered_or_their_run_ends() -> None:
+    def event(sequence: int, data: Body) -> Event:
+        at = VirtualClock().now()
+        return Event(id=EventId(f"e{sequence}"), session_id=SESSION, sequence=sequence, at=at, data=data, run_id=RUN)
+
+    questions = Questions()
+    questions.facts([event(1, ASK), event(2, ev.PermissionRequested(request_id="q2", tool_name="edit"))])
+    assert len(questions) == 2
+    questions.facts([event(3, DENY)])
+    assert len(questions) == 1
+    questions.facts([event(4, ev.RunCancelled())])
+    assert len(questions) == 0
 
 
 async def test_other_actions_can_be_audited_instead() -> None:

@@ -104,6 +104,10 @@ class Questions:
         self._actions = actions
         self._open: dict[tuple[SessionId, RunId | None], dict[str, _Question]] = {}
 
+    def __len__(self) -> int:
+        """How many questions are remembered."""
+        return sum(map(len, self._open.values()))
+
     def facts(self, events: Iterable[Event]) -> list[Fact]:
         """What is to be written of these events, in their order."""
         return [fact for event in events if (fact := self._fact(event)) is not None]
