@@ -277,6 +277,13 @@ def test_no_words_of_an_agent_stand_in_the_column_of_the_signs() -> None:
     assert [line for line in lines if not line.startswith("  ")] == ["✓ Used T (32 chars)"]
 
 
+@pytest.mark.parametrize("renderer", [Compact(color=False), Studio(color=False)], ids=["compact", "studio"])
+def test_the_line_ends_behind_a_message_leave_no_empty_line(renderer: Renderer) -> None:
+    pieces = ["One.\r", "\n", "\nTwo.\n", "\n"]
+    text = shown(renderer, *(ev.MessageStreamed(delta=piece, message_id="m") for piece in pieces), BASH)
+    assert [line.lstrip(" >") for line in text.splitlines()][:-1] == ["One.", "", "Two."]
+
+
 def test_two_runs_side_by_side_keep_their_tools_apart() -> None:
     studio = Studio(color=False)
     other = RunId("run_2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -214,6 +215,50 @@ async def test_killed_at_any_moment_nothing_is_lost_and_order_is_kept(turns: int
     for session_id, head in ((A, 5), (B, 4)):
         first_seen = list(dict.fromkeys(place.of(session_id)))
         assert first_seen == list(range(1, head + 1))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_fails_and_dies_every_sink_has_every_event_in_order_in_the_end(seed: int) -> None:
+    chance, house = random.Random(seed), House()
+    places = {"one": Place(), "two": Place()}
+    sessions = [SessionId(f"ses_{number}") for number in range(4)]
+    await house.begin(*sessions)
+    for life in range(6):
+        for place in places.values():
+            place.refuse = lambda _, last=life == 5: not last and chance.random() < 0.1
+        async with house.running(*(Feed(name=name, sink=place) for name, place in places.items())) as outbox:
+            for _ in range(chance.randrange(8)):
+                session_id = chance.choice(sessions)
+                if chance.random() < 0.3:
+                    await house.store.append(session_id, [Draft(data=ev.SessionIdle())])  # No hint.
+                else:
+                    await house.say(session_id, chance.randrange(1, 5))
+                await house.clock.advance(chance.choice([0, 0.1, 3]))
+            if life == 5:
+                await house.clock.advance(120)
+                await outbox.caught_up()
+    for name, place in places.items():
+        for session_id in sessions:
+            head = await house.store.head(session_id)
+            assert list(dict.fromkeys(place.of(session_id))) == list(range(1, head + 1))
+            assert (session_id, head) in place.kept
+            assert (await house.cursors.load(name))[session_id] == head
+
+
+async def test_a_session_that_nobody_watches_and_that_ends_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkeel.engine.outbox.WATCHED_SESSIONS", 0)
+    monkeypatch.setattr("agentkeel.engine.outbox._NEWEST", 1)
+    house, place = House(), Place()
+    await house.begin(A, B)
+    async with house.running(Feed(name="s", sink=place)) as outbox:
+        await outbox.caught_up()
+        await house.clock.advance(0)
+        for session_id in (A, B):
+            await house.log.append(session_id, [Draft(data=ev.SessionStarted()), Draft(data=ev.SessionCompleted())])
+        await house.clock.advance(0)
+        assert place.of(A) == [1]
+        await house.clock.advance(2)
+        assert (place.of(A), place.of(B)) == ([1, 2, 3], [1, 2, 3])
 
 
 async def test_a_sink_that_fails_is_tried_again_after_longer_and_longer_pauses() -> None:

@@ -18,8 +18,9 @@ __all__ = ["File", "Terminal"]
 class _Stream:
     """A text stream that somebody else opened, and closes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, at_once: bool = False) -> None:
         self._stream = stream
+        self._at_once = at_once
 
     async def write(self, text: str) -> None:
         if text:
@@ -31,6 +32,8 @@ class _Stream:
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        if self._at_once:
+            self._stream.flush()
 
     def _flush(self) -> None:
         self._stream.flush()
@@ -48,21 +51,18 @@ class Terminal:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._out = _Stream(stream)
+        self._out = _Stream(stream, at_once=True)
 
     async def open(self) -> None:
         """Nothing to open."""
 
     async def write(self, event: Event | None, text: str) -> None:
         """The text is shown."""
-        if text:
-            await self._out.write(escape_styled(text))
-            await anyio.to_thread.run_sync(self._stream.flush)
+        await self._out.write(escape_styled(text))
 
     async def flush(self) -> None:
         """All of it is shown."""
-        await anyio.to_thread.run_sync(self._stream.flush)
+        await self._out.flush()
 
     async def close(self) -> None:
         """The stream is its owner's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agentkeel.core import events as ev
 from agentkeel.core.events import TERMINAL_TYPES, Event
-from agentkeel.core.rendering.text import Paint, clip, counted, dollars, output_text, short_model, short_reason
+from agentkeel.core.rendering.text import Paint, Words, clip, counted, dollars, output_text, short_model, short_reason
 
 __all__ = ["Compact"]
 
@@ -29,6 +29,7 @@ class Compact:
         self._tools = 0
         self._said: tuple[str | None, str | None] | None = None
         """The message whose line is still open."""
+        self._words_of = Words()
 
     def render(self, event: Event) -> str:
         """The event's token; an open line of words ends before it."""
@@ -57,9 +58,10 @@ class Compact:
             return ""
         message = (event.run_id, data.message_id)
         mark = self._paint(">>", "cyan")
-        begun = "" if message == self._said else self._end_line() + mark
-        self._said = message
-        return begun + f"\n{mark}".join(self._paint(line) for line in data.delta.replace("\r\n", "\n").split("\n"))
+        begun = ""
+        if message != self._said:
+            begun, self._said, self._words_of = self._end_line() + mark, message, Words()
+        return begun + f"\n{mark}".join(self._paint(line) for line in self._words_of.take(data.delta))
 
     def _token(self, event: Event) -> str:  # noqa: PLR0911 - a case for each kind
         paint = self._paint

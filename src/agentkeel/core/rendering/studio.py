@@ -11,7 +11,7 @@ from typing import Literal
 from agentkeel.core import events as ev
 from agentkeel.core.escape import CLEAR_LINE
 from agentkeel.core.events import TERMINAL_TYPES, Event
-from agentkeel.core.rendering.text import Paint, clip, counted, output_text, short_model
+from agentkeel.core.rendering.text import Paint, Words, clip, counted, output_text, short_model
 from agentkeel.core.rendering.tools import came_of, doing, done
 from agentkeel.core.usage import Usage
 
@@ -49,6 +49,7 @@ class Studio:
         self._streamed: set[tuple[str | None, str | None]] = set()
         self._saying: tuple[str | None, str | None] | None = None
         """The message whose last line is still open."""
+        self._words_of = Words()
         self._status = False
         """Whether the last line on the terminal is one that will be written over."""
 
@@ -81,9 +82,10 @@ class Studio:
     def _words(self, event: Event, data: ev.MessageStreamed) -> str:
         message = (event.run_id, data.message_id)
         self._streamed.add(message)
-        begun = "" if message == self._saying else self._fresh_line() + self._indent
-        self._saying = message
-        return begun + self._indented(data.delta, self._indent)
+        begun = ""
+        if message != self._saying:
+            begun, self._saying, self._words_of = self._fresh_line() + self._indent, message, Words()
+        return begun + self._indented(self._words_of.take(data.delta))
 
     def _message(self, event: Event, data: ev.MessageReceived) -> str:
         """A message that came in pieces has been shown; one that came whole is shown now."""
@@ -93,12 +95,11 @@ class Studio:
             return ""
         if data.role != "assistant" or not data.content:
             return ""
-        shown = self._indent + self._indented(data.content.rstrip("\n"), self._indent)
+        shown = self._indent + self._indented(Words().take(data.content))
         return f"{self._fresh_line()}{shown}\n{self._busy()}"
 
-    def _indented(self, text: str, indent: str, *styles: str) -> str:
-        lines = text.replace("\r\n", "\n").split("\n")
-        return f"\n{indent}".join(self._paint(line, *styles, lines=True) for line in lines)
+    def _indented(self, lines: list[str]) -> str:
+        return f"\n{self._indent}".join(self._paint(line, lines=True) for line in lines)
 
     # -- what is done -------------------------------------------------------------------------------------------
 

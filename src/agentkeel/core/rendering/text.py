@@ -10,7 +10,7 @@ import msgspec
 
 from agentkeel.core.escape import escape, escape_json
 
-__all__ = ["Paint", "clip", "counted", "dollars", "json_line", "output_text", "short_model", "short_reason"]
+__all__ = ["Paint", "Words", "clip", "counted", "dollars", "json_line", "output_text", "short_model", "short_reason"]
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _DATE = re.compile(r"(?:[-@]20\d{2}-?\d{2}-?\d{2}|-latest)\Z")
@@ -37,6 +37,20 @@ class Paint:
         if not self._color or not styles or not shown:
             return shown
         return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{shown}\x1b[0m"
+
+
+class Words:
+    """The words of one message as they come. Line ends wait for the words behind them, so none is left over."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def take(self, delta: str) -> list[str]:
+        """The lines to show now: the first goes on where the last one stands. Not escaped."""
+        text = self._held + delta
+        words = text.rstrip("\r\n")
+        self._held = text[len(words) :]
+        return words.replace("\r\n", "\n").split("\n")
 
 
 def clip(text: str, most: int) -> str:
