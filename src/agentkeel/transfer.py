@@ -27,8 +27,11 @@ from agentkeel.core.run import RunState, RunStatus
 from agentkeel.errors import (
     CursorExpired,
     Error,
+    InvalidTransition,
+    KeyConflict,
     NotFound,
     RunNotFound,
+    RunTerminal,
     SessionNotFound,
     StateError,
     StorageError,
@@ -111,7 +114,8 @@ async def import_session(
         max_bytes: The most that is read, unpacked.
     Raises:
         ValidationError: The file is not whole, not an export, or tells what cannot be. Nothing was stored.
-        StateError: There is a session of this id already (`invalid_operation`). It was not touched.
+        StateError: There is a session of this id already, or the store is open for reading only
+            (`invalid_operation`). Nothing was touched. Or somebody wrote into the session meanwhile; it was removed.
         StorageError: The store failed. What was stored of the session was removed, or the message says what is left.
     """
     chosen = None if id is None else SessionId(check_id(id, what="session id"))
@@ -153,7 +157,7 @@ class _Import:
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self._remove(error)
-            if isinstance(error, StateError | NotFound | ValidationError):
+            if isinstance(error, Error) and _blames_the_file(error):
                 raise self._impossible(error) from error
             raise
 
@@ -222,6 +226,12 @@ class _Import:
         )
 
 
+def _blames_the_file(error: Error) -> bool:
+    """Whether a log says this to events that cannot follow each other."""
+    wrong = ValidationError | InvalidTransition | RunTerminal | KeyConflict | NotFound
+    return isinstance(error, wrong) or error.code in {"invalid_status", "run_mismatch"}
+
+
 async def _first(context: Context, session_id: SessionId) -> int:
     """The first sequence that is still in the log."""
     try:
@@ -251,6 +261,12 @@ def _redacted(redactor: Redactor, event: Event) -> Event:
 
 async def _check_free(context: Context, plan: Plan, target: SessionId) -> None:
     manifest: Manifest = plan.manifest
+    info = await context.log.store.info()
+    if not info.writable:
+        raise StateError(
+            f"{info.location} is open for reading only. Nothing was stored; open it for writing and import again.",
+            details={"store": info.location},
+        )
     if manifest.first > 1:
         raise ValidationError(
             f"The first {manifest.first - 1:,} events of this session had been pruned when it was exported, so its "

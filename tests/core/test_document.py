@@ -254,6 +254,7 @@ EVIL = (
     "`<b onclick=x>` | `a|<script>|b` | \\`<i>\\` \\[x](y)",
     "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\r\b\x00",
     "\u202egpj.exe\u202c \u2066x\u2069 a\u200bb\ufeff \u2028 \u00ad \U000e0041",
+    "| a | b |\n|---|---|\n| `x|<script>alert(1)</script>|y` | `z|[a](javascript:b)|` |",
     "-->]]><![CDATA[<!-- &lt;script&gt; &#60;script&#62; {{7*7}}",
     "# h\n> q\n- l\n1. n\n---\n===\n| a | b |\n|---|---|\n| <i> | [x](y) |\n    code <b>\n\t<b>",
 )

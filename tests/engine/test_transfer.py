@@ -24,7 +24,7 @@ from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json
 from agentkeel.core.events import Body, Draft, Unknown
 from agentkeel.core.ids import EventId, RunId, SessionId
-from agentkeel.errors import SessionNotFound, StateError, StorageError, StoreFull, ValidationError
+from agentkeel.errors import SequenceConflict, SessionNotFound, StateError, StorageError, StoreFull, ValidationError
 from agentkeel.incoming import FREE_BYTES
 from agentkeel.manager import Manager
 from agentkeel.ports.store import Appended, EventStore
@@ -287,6 +287,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda _: written(CREATED, {"type": "run_started", "run_id": "r", "data": {"provider": "p"}}),
         "queued",
     ),
+    "run after the end": (
+        lambda _: written(CREATED, ("session_cancelled", {}), {"type": "run_queued", "run_id": "r", "data": {}}),
+        "cannot be",
+    ),
     "one id twice": (lambda _: written(CREATED, *[{"type": "x", "data": {}, "id": "evt_same"}] * 2), "same id"),
     "one key twice": (
         lambda _: written(CREATED, {"type": "x", "data": {}, "key": "k"}, {"type": "y", "data": {}, "key": "k"}),
@@ -430,6 +434,32 @@ class TestStoreTrouble:
             tasks.cancel_scope.cancel()
         assert await store.head(S) < 3000
         await nothing_is_there(other)
+
+    async def test_an_import_that_somebody_writes_into_is_removed(self, other: Manager) -> None:
+        store = inside(other).log.store
+        failed: list[SequenceConflict] = []
+
+        async def bring_in() -> None:
+            try:
+                await import_session(inside(other), many(3000))
+            except SequenceConflict as error:
+                failed.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bring_in)
+            while await store.head(S) == 0:
+                await anyio.sleep(0)
+            await inside(other).log.append(S, [Draft(data=ev.MessageReceived(content="not of the file"))])
+        assert failed
+        await nothing_is_there(other)
+
+    async def test_a_store_that_is_only_read_says_so(self, tmp_path: Path) -> None:
+        store = f"sqlite:{tmp_path / 'a.db'}"
+        async with agentkeel.open(store, providers=[ScriptedProvider()]) as manager:
+            await filled(manager)
+        async with agentkeel.open(store, providers=[ScriptedProvider()], read_only=True) as reader:
+            with pytest.raises(StateError, match="reading only"):
+                await reader.import_session(await exported(reader), id="copy")
 
 
 async def _fill(store: EventStore, count: int) -> None:
