@@ -23,6 +23,7 @@ from agentkeel.core.redact import Redactor
 from agentkeel.core.rendering import Compact
 from agentkeel.engine.log import Log
 from agentkeel.engine.outbox import Feed, Outbox
+from agentkeel.engine.relay import Relay
 from agentkeel.errors import CursorExpired, StoreUnavailable, ValidationError
 from agentkeel.ports.store import EventFilter
 from agentkeel.testing import VirtualClock
@@ -396,6 +397,35 @@ async def test_the_cursor_of_a_deleted_session_is_forgotten() -> None:
         await house.say(B)
         await outbox.caught_up()
     assert await house.cursors.load("s") == {B: 2}
+
+
+async def test_a_log_that_was_restored_from_an_older_copy_is_sent_again() -> None:
+    house, place = House(), Place()
+    await house.begin(A, B)
+    await house.cursors.save("s", {A: 9, B: 1})
+    await house.say(A, 2)
+    async with house.running(Feed(name="s", sink=place)) as outbox:
+        await house.clock.advance(3)
+        assert outbox.states()["s"].begun_again == 1
+    assert (place.of(A), place.of(B)) == ([1, 2, 3], [])
+    assert await house.cursors.load("s") == {A: 3, B: 1}
+
+
+async def test_old_news_of_a_log_begins_nothing_again() -> None:
+    house, place = House(), Place()
+    await house.begin(A)
+    await house.say(A, 4)
+    relay = Relay(Feed(name="s", sink=place), house.store, house.cursors, house.clock)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(relay.run)
+            relay.tell(A, 5)
+            await relay.reach()
+            relay.tell(A, 3)
+            await house.clock.advance(1)
+            tasks.cancel_scope.cancel()
+    assert place.of(A) == [1, 2, 3, 4, 5]
+    assert relay.state().begun_again == 0
 
 
 async def test_a_feed_of_some_types_moves_its_cursor_over_the_others() -> None:

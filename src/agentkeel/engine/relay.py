@@ -54,6 +54,7 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
         lag: Events that are known to be in the log and not acknowledged.
         sessions_behind: In how many sessions.
         delivered: Events acknowledged since the start.
+        begun_again: Sessions whose log ended before the cursor, as after a restore from a backup: all of it is sent.
         missed: Events that were pruned from the log before the sink had them.
         failures: In a row, until now; 0 means well.
         failed: All failures since the start.
@@ -63,6 +64,7 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
     sessions_behind: int
     delivered: int
+    begun_again: int
     missed: int
     failures: int
     failed: int
@@ -85,7 +87,9 @@ class Relay:
         self._renderers: OrderedDict[SessionId, Renderer] = OrderedDict()
         self._news = anyio.Event()
         self._moved = anyio.Event()
-        self._delivered = self._missed = self._failures = self._failed = 0
+        self._short: set[SessionId] = set()
+        """Sessions that were told to end before their cursor; old news, or another log."""
+        self._delivered = self._begun_again = self._missed = self._failures = self._failed = 0
         self._last_error: str | None = None
 
     def state(self) -> FeedState:
@@ -96,6 +100,7 @@ class Relay:
             lag=sum(lags),
             sessions_behind=len(lags),
             delivered=self._delivered,
+            begun_again=self._begun_again,
             missed=self._missed,
             failures=self._failures,
             failed=self._failed,
@@ -106,6 +111,9 @@ class Relay:
         """The session's log reaches up to `head`."""
         if head > max(self._at(session_id), self._behind.get(session_id, 0)):
             self._behind[session_id] = head
+            self._news.set()
+        elif head < self._at(session_id):
+            self._short.add(session_id)
             self._news.set()
 
     def keep_only(self, sessions: Collection[SessionId]) -> None:
@@ -141,7 +149,9 @@ class Relay:
         await self.feed.sink.open()
         while True:
             await self._save()
-            if self._behind:
+            if self._short:
+                await self._begin_again()
+            elif self._behind:
                 await self._pass()
                 self._failures = 0
             else:
@@ -159,6 +169,16 @@ class Relay:
             error.add_note(f"Closing the sink failed too: {second!r}")
         self._tell_of(error)
         await self._clock.sleep(min(FIRST_PAUSE * 2 ** min(self._failures - 1, 30), LONGEST_PAUSE))
+
+    async def _begin_again(self) -> None:
+        """What was said of the log before the cursor moved is forgotten; a log that is too short even now is new."""
+        session_id = next(iter(self._short))
+        head = await self._store.head(session_id)
+        self._short.discard(session_id)
+        if head < self._at(session_id):
+            self._forget(session_id)
+            self._begun_again += head > 0
+            self.tell(session_id, head)
 
     async def _leave(self) -> None:
         """What can be saved is, and the sink is closed."""
