@@ -273,13 +273,16 @@ async def test_a_closed_log_takes_nothing(file: FileAudit) -> None:
         await file.append(some(1))
 
 
-async def test_a_folder_or_a_link_is_no_audit_log(tmp_path: Path) -> None:
+async def test_a_folder_a_link_or_a_pipe_is_no_audit_log(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be an audit log"):
         await FileAudit.open(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "else.jsonl")
     with pytest.raises(StorageError, match="cannot be an audit log"):
         await FileAudit.open(tmp_path / "link")
     assert not (tmp_path / "else.jsonl").exists()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="no regular file"):
+        await FileAudit.open(tmp_path / "pipe")
 
 
 def test_no_file_is_told_as_that(tmp_path: Path) -> None:

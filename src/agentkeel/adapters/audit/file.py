@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
@@ -66,8 +67,10 @@ class FileAudit:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(path, flags, 0o600)
         except OSError as error:
-            raise _unusable(path, error) from error
+            _refuse(path, error.strerror or str(error), error)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _refuse(path, "it is no regular file")
             _lock(path, descriptor)
             finding, head = scan(path)
             _check_whole(path, finding)
@@ -80,7 +83,7 @@ class FileAudit:
                 _sync_folder(path.parent)
         except OSError as error:
             os.close(descriptor)
-            raise _unusable(path, error) from error
+            _refuse(path, error.strerror or str(error), error)
         except BaseException:
             os.close(descriptor)
             raise
@@ -215,8 +218,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unusable(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{path} cannot be an audit log: {error.strerror}. Nothing was written; use another path.",
-        details={"path": str(path), "reason": error.strerror},
-    )
+def _refuse(path: Path, why: str, cause: OSError | None = None) -> NoReturn:
+    raise StorageError(
+        f"{path} cannot be an audit log: {why}. Nothing was written; use another path.",
+        details={"path": str(path), "reason": why},
+    ) from cause
