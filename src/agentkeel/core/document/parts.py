@@ -71,7 +71,8 @@ def given(value: Any) -> list[Part]:  # noqa: PLR0911 - a table of shapes
         case {"file_path": str(path), "content": str(content)}:
             return [_all("add", path, content)]
         case {"command": str(command), **rest}:
-            label = str(rest.pop("description", None) or "")
+            cwd = rest.pop("cwd", None)
+            label = str(rest.pop("description", None) or (f"in {cwd}" if cwd else ""))
             told = {name: each for name, each in rest.items() if each is not None}
             return [_block(label, f"$ {command}"), *([_block("", _json(told))] if told else [])]
         case {**fields} if len(fields) == 1 and about(value) in fields.values():

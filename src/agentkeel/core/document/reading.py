@@ -390,10 +390,10 @@ def _beside(run: _Run, event: Event, data: Body) -> Iterator[Entry]:
             return
         case ev.PermissionResolved():
             asked = run.asked.pop(data.request_id, None)
-            what = "a call" if asked is None else f"{asked.tool_name} {about(asked.tool_input)}".rstrip()
+            what = f": {asked.tool_name} {about(asked.tool_input)}".rstrip() if asked is not None else ""
             why = f": {data.message}" if data.message else ""
             done = {"allow": "Allowed", "deny": "Denied", "withdrawn": "Withdrawn"}[data.decision]
-            text = f"{done} by {data.by}: {what}{why}"
+            text = f"{done} by {data.by}{what}{why}"
             tone = "warning" if data.decision == "deny" else "plain"
         case ev.ErrorOccurred():
             more = "; it goes on" if data.will_retry else ""
