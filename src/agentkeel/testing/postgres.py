@@ -170,7 +170,7 @@ class PostgresServer:
         user = self._user
         with (folder / "log").open("ab") as log:
             return subprocess.Popen(
-                [str(self._binaries / program), *map(str, arguments)],
+                [*_until_we_die(), str(self._binaries / program), *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,6 +181,12 @@ class PostgresServer:
                 group=None if user is None else user.pw_gid,
                 extra_groups=None if user is None else [],
             )
+
+
+def _until_we_die() -> list[str]:
+    """How a program is started that ends with this process, even when this one is killed; Linux only."""
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "INT"]
 
 
 def _failed(what: str, folder: Path) -> RuntimeError:

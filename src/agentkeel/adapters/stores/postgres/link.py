@@ -26,6 +26,9 @@ __all__ = ["Link", "Links", "Row", "asyncpg"]
 
 Row = Sequence[Any]
 
+_PLANS = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off"
+"""What writers ask is planned once, and as for large tables: a plan made while they were empty stays good."""
+
 CONNECT_SECONDS = 10
 CLOSE_SECONDS = 2.0
 GRACE_SECONDS = 1.0
@@ -85,7 +88,7 @@ class Link:
         kind = "READ ONLY" if read_only else "READ WRITE"
         more = ""
         if not read_only:
-            more = f"; SET LOCAL synchronous_commit = {'on' if durability == 'full' else 'off'}"
+            more = f"; SET LOCAL synchronous_commit = {'on' if durability == 'full' else 'off'}; {_PLANS}"
         if seconds:
             more += f"; SET LOCAL statement_timeout = {_ms(seconds)}; SET LOCAL lock_timeout = {_ms(seconds)}"
         await self.do(f"BEGIN ISOLATION LEVEL READ COMMITTED {kind}; {self._limits}{more}")
