@@ -28,15 +28,19 @@ from agentkeel.core.redact import Redactor
 from agentkeel.core.result import RunResult
 from agentkeel.core.run import RunState, RunStatus
 from agentkeel.core.session import SessionState, SessionStatus
+from agentkeel.engine.auditing import Audit
 from agentkeel.engine.connections import Connections
 from agentkeel.engine.log import Log
+from agentkeel.engine.observing import Observers
 from agentkeel.engine.queue import Queue
 from agentkeel.engine.recovery import recover
 from agentkeel.engine.runner import CLAIM_SECONDS, Runner
 from agentkeel.errors import Error, StateError, StorageError, ValidationError
 from agentkeel.options import RunKeywords, SessionKeywords, checked, storable
 from agentkeel.pages import Pages
+from agentkeel.ports.audit import AuditLog
 from agentkeel.ports.clock import Clock
+from agentkeel.ports.observer import Observer
 from agentkeel.ports.pricing import Pricing
 from agentkeel.ports.provider import Probe, Provider
 from agentkeel.ports.store import EventStore, StoreInfo
@@ -69,8 +73,12 @@ class Manager:
         redactor: Redactor | None = None,
         pricing: Pricing | None = None,
         clock: Clock | None = None,
+        audit: AuditLog | None = None,
+        observers: Iterable[Observer] = (),
         **defaults: Unpack[RunKeywords],
     ) -> None:
+        self._audit_log = audit
+        self._observers = Observers(observers)
         self._given_store = store
         self._read_only = read_only
         self._fleet = Fleet(providers)
@@ -109,7 +117,20 @@ class Manager:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="agentkeel-", ignore_cleanup_errors=True))
         )
-        log = Log(store, LocalNotifier(), self._redactor or Redactor(), learns_secrets=self._redactor is None)
+        audit: Audit | None = None
+        if self._audit_log is not None and not self._read_only:
+            audit = await Audit.start(self._audit_log, self._clock, redactor=self._redactor)
+            stack.push_async_callback(audit.aclose)
+            await audit.catch_up(store)
+            await audit.record("store.opened", subject=(await store.info()).location, actor=self._owner)
+        log = Log(
+            store,
+            LocalNotifier(),
+            self._redactor or Redactor(),
+            learns_secrets=self._redactor is None,
+            audit=audit,
+            observers=self._observers,
+        )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         connections = Connections(tasks, self._clock)
         pricing = self._pricing or GenaiPrices()
@@ -235,6 +256,8 @@ class Manager:
         with context.queue.shut(session):
             await context.queue.check_idle(session)
             await context.connections.close_session(session)
+            if context.log.audit is not None:
+                await context.log.audit.record("session.deleted", subject=session)
             await context.log.store.delete_session(session)
         context.log.notifier.notify(session)
 
@@ -341,6 +364,8 @@ def open(  # noqa: A001 - the API's own word: agentkeel.open
     redactor: Redactor | None = None,
     pricing: Pricing | None = None,
     clock: Clock | None = None,
+    audit: AuditLog | None = None,
+    observers: Iterable[Observer] = (),
     **defaults: Unpack[RunKeywords],
 ) -> Manager:
     """A manager, to be used as `async with`.
@@ -352,6 +377,8 @@ def open(  # noqa: A001 - the API's own word: agentkeel.open
         redactor: Takes the place of the default patterns; `Redactor(patterns=())` switches redaction off.
         pricing: Takes the place of the bundled price list.
         clock: Takes the place of the system's, for tests.
+        audit: Keeps who decided what in a hash chain; see `adapters.audit`. Written by itself, from committed events.
+        observers: Told every committed event: telemetry, for example. One that raises disturbs nobody.
         **defaults: Run options that hold where a session or a run says nothing.
     """
     return Manager(
@@ -361,6 +388,8 @@ def open(  # noqa: A001 - the API's own word: agentkeel.open
         redactor=redactor,
         pricing=pricing,
         clock=clock,
+        audit=audit,
+        observers=observers,
         **defaults,
     )
 

@@ -23,7 +23,7 @@ from agentkeel.core.redact import Redactor
 from agentkeel.engine import auditing
 from agentkeel.engine.audited import AUDITED, DELETED, Questions
 from agentkeel.engine.auditing import Audit, OnFailure
-from agentkeel.engine.log import Log, Scrub
+from agentkeel.engine.log import Log
 from agentkeel.errors import CursorExpired, StorageError, StoreFull, ValidationError
 from agentkeel.ports.store import EventFilter
 from agentkeel.testing import ScriptedProvider, VirtualClock
@@ -45,44 +45,22 @@ class FailingAudit(MemoryAudit):
         await super().append(entries)
 
 
-class AuditedLog(Log):
-    """The engine's log with the two lines that audit it."""
-
-    audit: Audit
-
-    async def append(
-        self,
-        session_id: SessionId,
-        drafts: Sequence[Draft],
-        *,
-        fence: int | None = None,
-        expected: int | None = None,
-        scrub: Scrub | None = None,
-    ) -> Sequence[Event]:
-        await self.audit.admit(drafts)
-        events = await super().append(session_id, drafts, fence=fence, expected=expected, scrub=scrub)
-        if news := await self.audit.observe(events):
-            await super().append(session_id, news)
-        return events
-
-
 async def entries(log: MemoryAudit | FileAudit) -> list[Entry]:
     return [entry async for entry in log.entries()]
 
 
 async def log_with(
     kept: MemoryAudit | FileAudit, on_failure: OnFailure = "report", store: MemoryStore | None = None
-) -> AuditedLog:
-    log = AuditedLog(store or MemoryStore(), LocalNotifier(), Redactor())
-    log.audit = await Audit.start(kept, VirtualClock(), on_failure=on_failure)
-    return log
+) -> Log:
+    audit = await Audit.start(kept, VirtualClock(), on_failure=on_failure)
+    return Log(store or MemoryStore(), LocalNotifier(), Redactor(), audit=audit)
 
 
 def created(**fields: Any) -> Draft:
     return Draft(data=ev.SessionCreated(agent_id="a", **fields), source="user")
 
 
-async def begin(log: AuditedLog) -> None:
+async def begin(log: Log) -> None:
     await log.append(SESSION, [created(), Draft(data=ev.SessionStarted(), source="user")])
     await log.append(SESSION, [of_run(ev.RunQueued(provider="scripted")), of_run(ev.RouteSelected(provider="x"))])
     await log.append(SESSION, [of_run(ev.RunStarted(provider="scripted"))])
@@ -278,7 +256,7 @@ async def test_a_torn_line_is_told_in_the_chain_itself(tmp_path: Path) -> None:
 # -- when the audit log fails -----------------------------------------------------------------------------------------
 
 
-async def kinds(log: AuditedLog) -> list[str]:
+async def kinds(log: Log) -> list[str]:
     return [event.type for event in await log.store.read(SESSION)]
 
 
@@ -444,3 +422,37 @@ async def test_other_actions_can_be_audited_instead() -> None:
     appended = await MemoryStore().append(SESSION, [created(), Draft(data=ev.SessionStarted())])
     await audit.observe(appended.events)
     assert [entry.action for entry in await entries(kept)] == ["session.started"]
+
+
+async def test_a_manager_audits_by_itself_and_goes_on_where_it_was_stopped() -> None:
+    """One chain over runs, a refusal, a deletion and two openings; nothing of it when there is no audit log."""
+    kept, store, clock = MemoryAudit(), MemoryStore(), VirtualClock()
+    seen: list[Event] = []
+
+    class Watcher:
+        def observe(self, event: Event) -> None:
+            seen.append(event)
+            raise KeyError(event.id)
+
+    agent = ScriptedProvider([Use("bash", {"command": "rm -r ."}, ask=True)], "again", clock=clock)
+    closing, store.aclose = store.aclose, _keep_open  # type: ignore[method-assign]
+    async with agentkeel.open(store, providers=[agent], clock=clock, audit=kept, observers=[Watcher()]) as manager:
+        session = await manager.start_session()
+        await session.run("tidy up")
+        assert seen == await session.events()
+    async with agentkeel.open(store, providers=[agent], clock=clock, audit=kept) as manager:
+        await manager.session(session.id).run("again")
+        await manager.session(session.id).complete()
+        await manager.delete_session(session.id)
+    await closing()
+    written = await entries(kept)
+    assert verify(written) is None
+    actions = [entry.action for entry in written]
+    assert actions.count("store.opened") == 2
+    assert actions.count("permission.answered") == 1
+    assert actions.count(AUDITED["run_completed"]) == 2
+    assert actions[-1] == DELETED
+
+
+async def _keep_open() -> None:
+    """The store outlives its manager."""

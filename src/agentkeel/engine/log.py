@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
+import anyio
 import msgspec
 
 from agentkeel.core.events import Draft, Event, MessageStreamed, ReasoningStreamed
 from agentkeel.core.ids import SessionId
 from agentkeel.core.redact import Redactor
+from agentkeel.engine.auditing import Audit
+from agentkeel.engine.observing import Observers
 from agentkeel.engine.tail import Tails
+from agentkeel.errors import Error
 from agentkeel.ports.notifier import Notifier
 from agentkeel.ports.store import Durability, EventStore
 
@@ -32,12 +37,21 @@ class Log:
     """A store with redaction in front of it and readers behind it."""
 
     def __init__(
-        self, store: EventStore, notifier: Notifier, redactor: Redactor, *, learns_secrets: bool = True
+        self,
+        store: EventStore,
+        notifier: Notifier,
+        redactor: Redactor,
+        *,
+        learns_secrets: bool = True,
+        audit: Audit | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self.store = store
         self.notifier = notifier
         self.redactor = redactor
         self.tails = Tails()
+        self.audit = audit
+        self.observers = observers or Observers()
         self._learns_secrets = learns_secrets
         self._secrets: frozenset[str] = frozenset()
 
@@ -58,9 +72,32 @@ class Log:
         if not clean:
             return ()
         durability: Durability = "process" if all(type(draft.data) in _DELTAS for draft in clean) else "full"
-        appended = await self.store.append(session_id, clean, fence=fence, expected=expected, durability=durability)
+        if self.audit is None:
+            return await self._commit(session_id, clean, durability, fence=fence, expected=expected)
+        await self.audit.admit(clean)
+        with anyio.CancelScope(shield=True):  # what is stored is audited though its caller leaves
+            events = await self._commit(session_id, clean, durability, fence=fence, expected=expected)
+            news = await self.audit.observe(events)
+            if news:
+                # The events are stored whatever becomes of this word on the audit; `audit.trouble` has it too.
+                with suppress(Error):
+                    await self._commit(session_id, news, "full")
+        return events
+
+    async def _commit(
+        self,
+        session_id: SessionId,
+        drafts: Sequence[Draft],
+        durability: Durability,
+        *,
+        fence: int | None = None,
+        expected: int | None = None,
+    ) -> Sequence[Event]:
+        """The drafts are stored, and then, not before, everyone is told."""
+        appended = await self.store.append(session_id, drafts, fence=fence, expected=expected, durability=durability)
         self.tails.publish(session_id, appended.events)
         self.notifier.notify(session_id)
+        self.observers.observe(appended.events)
         return appended.events
 
     def keep_out(self, secrets: Collection[str]) -> None:
