@@ -7,14 +7,23 @@ from pathlib import Path
 import pytest
 
 from agentkeel.adapters.stores.postgres import PostgresStore
+from agentkeel.testing import store_suite
 from agentkeel.testing.postgres import PostgresServer
-from agentkeel.testing.store_suite import StoreSuite
 
 
-class TestPostgresStore(StoreSuite):
+class TestPostgresStore(store_suite.StoreSuite):
     @pytest.fixture(autouse=True)
-    def server(self, postgres_server: PostgresServer, request: pytest.FixtureRequest) -> None:
+    def server(self, postgres_server: PostgresServer) -> None:
         self.url = postgres_server.url()
+
+    async def make_store(self, tmp_path: Path) -> PostgresStore:
+        return await PostgresStore.open(self.url)
+
+
+class TestPostgresStoreBehindAPooler(store_suite.OwningCases):
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer) -> None:
+        self.url = postgres_server.url(statement_cache_size=0)
 
     async def make_store(self, tmp_path: Path) -> PostgresStore:
         return await PostgresStore.open(self.url)

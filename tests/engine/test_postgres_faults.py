@@ -18,6 +18,7 @@ from agentkeel.core import events as ev
 from agentkeel.core.events import Draft, Event
 from agentkeel.core.ids import RunId, SessionId
 from agentkeel.errors import Error, SequenceConflict, StateError, StorageError, StoreUnavailable
+from agentkeel.testing import store_suite  # noqa: F401 - before its cases: it arranges how their asserts read
 from agentkeel.testing.postgres import PostgresServer
 from agentkeel.testing.proxy import TcpProxy
 from agentkeel.testing.store_cases.common import S, of_run, said, started, texts

@@ -17,6 +17,7 @@ from agentkeel.core.events import Event
 from agentkeel.core.ids import SessionId
 from agentkeel.errors import Fenced, StateError, StorageError, StoreIncompatible, StoreUnavailable, ValidationError
 from agentkeel.registry import notifier_for, open_store
+from agentkeel.testing import store_suite  # noqa: F401 - before its cases: it arranges how their asserts read
 from agentkeel.testing.postgres import PostgresServer
 from agentkeel.testing.proxy import TcpProxy
 from agentkeel.testing.store_cases.common import R, S, of_run, running, said, started, texts

@@ -1,7 +1,8 @@
 """A process that appends until it is killed, and says on its standard output what was acknowledged.
 
-It forks for each life, so that a life starts in milliseconds. Each line of its input is `LIFE PATH`; it answers with
-`pid N`, `open`, one `ack SESSION SEQUENCE TEXT` for each acknowledged event, and `dead` once the life has been ended.
+It forks for each life, so that a life starts in milliseconds. Each line of its input is `LIFE PATH` or `LIFE URL`; it
+answers with `pid N`, `open`, one `ack SESSION SEQUENCE TEXT` for each acknowledged event, and `dead` once the life has
+been ended.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import os
 import sys
 
+from agentkeel.adapters.stores.postgres import PostgresStore
 from agentkeel.adapters.stores.sqlite import SqliteStore
 from agentkeel.core import events as ev
 from agentkeel.core.events import Draft
 from agentkeel.core.ids import RunId, SessionId
-from agentkeel.ports.store import Appended, Durability
+from agentkeel.ports.store import Appended, Durability, EventStore
 
 
 def say(text: str) -> None:
@@ -30,13 +32,13 @@ def acknowledged(appended: Appended) -> None:
     say("\n".join(lines))
 
 
-async def create(store: SqliteStore, session: SessionId) -> None:
+async def create(store: EventStore, session: SessionId) -> None:
     if await store.head(session) == 0:
         start = [Draft(data=ev.SessionCreated(agent_id="kill")), Draft(data=ev.SessionStarted())]
         acknowledged(await store.append(session, start))
 
 
-async def talk(store: SqliteStore, session: SessionId, life: str, size: int, durability: Durability) -> None:
+async def talk(store: EventStore, session: SessionId, life: str, size: int, durability: Durability) -> None:
     await create(store, session)
     n = 0
     while True:
@@ -46,7 +48,7 @@ async def talk(store: SqliteStore, session: SessionId, life: str, size: int, dur
         acknowledged(await store.append(session, drafts, durability=durability))
 
 
-async def work(store: SqliteStore, session: SessionId, life: str) -> None:
+async def work(store: EventStore, session: SessionId, life: str) -> None:
     """Runs, one after another, from their first event to their last."""
     await create(store, session)
     n = 0
@@ -63,8 +65,14 @@ async def work(store: SqliteStore, session: SessionId, life: str) -> None:
             acknowledged(await store.append(session, [Draft(data=move, run_id=run_id)]))
 
 
+async def opened(path: str) -> EventStore:
+    if path.startswith("postgresql:"):
+        return await PostgresStore.open(path)
+    return await SqliteStore.open(path)
+
+
 async def live(life: str, path: str) -> None:
-    store = await SqliteStore.open(path)
+    store = await opened(path)
     say("open")
     async with asyncio.TaskGroup() as group:
         group.create_task(talk(store, SessionId("single"), life, 1, "full"))

@@ -14,14 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
+import asyncpg
 import pytest
 
+from agentkeel.adapters.stores.postgres import PostgresStore
 from agentkeel.adapters.stores.sqlite import SqliteStore
 from agentkeel.core import events as ev
 from agentkeel.core import run as runs
 from agentkeel.core.events import Draft, Event
 from agentkeel.core.ids import SessionId
 from agentkeel.core.run import RunState
+from agentkeel.ports.store import EventStore
+from agentkeel.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +44,7 @@ class Victim:
         self._out = self._process.stdout.fileno()
         self._buffer = b""
 
-    def live_and_die(self, life: int, path: Path, *, acks: int, seconds: float, late: float) -> list[str]:
+    def live_and_die(self, life: int, path: Path | str, *, acks: int, seconds: float, late: float) -> list[str]:
         """One life, killed `late` seconds after so many acknowledgements or seconds. What was acknowledged."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{life} {path}\n".encode())
@@ -98,7 +102,7 @@ class Witness:
             self.acked[SessionId(session)][int(sequence)] = text
             self.total += 1
 
-    async def check(self, store: SqliteStore) -> None:
+    async def check(self, store: EventStore) -> None:
         """Every acknowledged event is where it was acknowledged, with no gap and no half batch."""
         present = {state.id for state in await store.sessions()}
         for session in SESSIONS:
@@ -114,7 +118,7 @@ class Witness:
             _whole_batches([text for text in texts.values() if "/" in text])
             self.seen[session] += len(events)
 
-    async def check_runs(self, store: SqliteStore) -> None:
+    async def check_runs(self, store: EventStore) -> None:
         """A run's state is what its events tell. Those that were alive are ended."""
         told: dict[str, RunState] = {}
         if "runs" in {state.id for state in await store.sessions()}:
@@ -177,6 +181,24 @@ async def test_no_kill_loses_an_acknowledged_event(victim: Victim, tmp_path: Pat
                 await witness.check(store)
         assert _integrity(path) == "ok"
     assert total + witness.total > KILLS * 20, "the loop has hardly written anything"
+
+
+async def test_no_kill_of_a_writer_loses_what_postgresql_acknowledged(
+    victim: Victim, postgres_server: PostgresServer
+) -> None:
+    chance, witness, url = random.Random(11), Witness(), postgres_server.url()
+    schema = url.partition("schema=")[2]
+    for life in range(12):
+        seconds, late = chance.uniform(0.1, 0.4), chance.uniform(0, 0.005)
+        witness.note(victim.live_and_die(life, url, acks=chance.choice([5, 100, 400]), seconds=seconds, late=late))
+        async with await PostgresStore.open(url) as store:
+            await witness.check(store)
+            assert await store.orphans("heir") == [], "the lease of the dead has not lapsed yet"
+            direct = await asyncpg.connect(postgres_server.dsn)
+            await direct.execute(f"UPDATE {schema}.writers SET until = now() WHERE number <> {store._writer.number}")
+            await direct.close()
+            await witness.check_runs(store)
+    assert witness.total > 100, "the loop has hardly written anything"
 
 
 def _has_schema(path: Path) -> bool:

@@ -22,6 +22,7 @@ from agentkeel.errors import ValidationError
 
 __all__ = ["Address"]
 
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(:\d+)?\Z")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}\Z")
 
 
@@ -65,22 +66,16 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ValidationError: It is no such URL, or an option has no such value.
         """
-        try:
-            parts = urlsplit(url)
-            host = parts.hostname or "localhost"
-            port = parts.port or 5432
-        except ValueError as error:
-            raise ValidationError(
-                f"The URL of the PostgreSQL store cannot be read: {error}.", code="invalid_input"
-            ) from error
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2]
+        if not all(_HOST.match(host) for host in hosts.split(",")):
+            raise _wrong("host", hosts, "HOST, HOST:PORT or several of them with commas between")
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
         ours = {name: given.pop(name) for name in cls.__struct_fields__[2:] if name in given}
         if parts.scheme not in {"postgresql", "postgres"} or not _SCHEMA.match(ours.get("schema", "agentkeel")):
             raise _wrong("schema", ours.get("schema"), "a plain name: a-z, 0-9 and _, not beginning with pg_")
         dsn = urlunsplit(parts._replace(query=urlencode(given)))
-        location = (
-            f"postgresql://{host}:{port}/{unquote(parts.path.lstrip('/'))}?schema={ours.get('schema', 'agentkeel')}"
-        )
+        location = f"postgresql://{hosts}/{unquote(parts.path.lstrip('/'))}?schema={ours.get('schema', 'agentkeel')}"
         try:
             address = msgspec.convert({**ours, "dsn": dsn, "location": location}, cls, strict=False)
         except msgspec.ValidationError as error:

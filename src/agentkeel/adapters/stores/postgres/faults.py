@@ -17,8 +17,9 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 _AGAIN = {"40001", "40P01", "55P03", "23505"}
 """Serialization failure, deadlock, a lock that was not got in time, and somebody who made the same row first."""
-_LOST = {"25P03", "25006", "57014", "57P01", "57P02", "57P03", "57P05"}
-"""Idle too long, a standby, a statement that took too long, and a server that ends, crashed, or starts."""
+_LOST = {"0A000", "25P03", "25006", "57014", "57P01", "57P02", "57P03", "57P05"}
+"""A statement prepared before the tables changed, idle too long, a standby, a statement that took too long, and a
+server that ends, crashed, or starts."""
 
 
 def hope_of(error: BaseException) -> Hope:

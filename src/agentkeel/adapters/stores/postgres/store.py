@@ -27,6 +27,8 @@ __all__ = ["PostgresStore"]
 
 T = TypeVar("T")
 
+LEAVE_SECONDS = 5.0
+"""How long closing waits for a server that does not answer."""
 DELETE_SECONDS = 600.0
 """How long the deletion of a large session may take."""
 
@@ -232,7 +234,8 @@ class PostgresStore:
     async def _leave(self, writer: int) -> None:
         """What was claimed here is free for others at once, if the database can be told; else its leases lapse."""
         try:
-            await self._transact(partial(leases.release, writer=writer), patience=0.0)
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._transact(partial(leases.release, writer=writer), patience=0.0)
         except DRIVER_ERRORS:
             self._links.forget()
 
