@@ -353,7 +353,8 @@ async def test_without_a_statement_cache_nothing_is_left_on_a_connection(
         assert store.channel is None, "there is no connection of one's own to listen on"
         await started(store)
         await store.append(S, [said("x", key="k")])
-        assert await log_of(store) == ["x"]
+        await store.append(S, [said(str(n)) for n in range(1000)])
+        assert await log_of(store) == ["x", *map(str, range(1000))]
         assert store._writer is not None
         assert store._writer._link is not None
         for raw in (store._writer._link.raw, *(link.raw for link in store._links._idle)):

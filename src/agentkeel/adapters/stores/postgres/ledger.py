@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from agentkeel.adapters.stores.asking import no_session
 from agentkeel.adapters.stores.postgres.link import Link
 from agentkeel.adapters.stores.postgres.rows import (
+    EVENT_COLUMNS,
     event_rows,
     events_of,
     plain,
@@ -35,9 +36,10 @@ __all__ = ["Batch", "Ledger", "Log"]
 
 REMEMBERED = 4096
 """Sessions to keep in mind."""
-ROWS_PER_STATEMENT = 4096
-BYTES_PER_STATEMENT = 32 * 1024 * 1024
-"""A statement takes no further event once it has this much."""
+COPIED_ROWS = 192
+COPIED_BYTES = 1024 * 1024
+"""From so many events or bytes on they are copied in: more round trips, and less work for both machines for each event
+(measured with 2048 events of 183 bytes: 7.7 ms for 12.3 in all, 1.4 ms for 4.5 of our processor)."""
 
 
 class Batch(Protocol):
@@ -220,7 +222,7 @@ class Ledger:
             else (None, None)
             for log in moved
         ]
-        first, *more = list(_sliced(self._rows)) or [[]]
+        copied = len(self._rows) >= COPIED_ROWS or sum(map(_size, self._rows)) >= COPIED_BYTES
         ((turns, changed),) = await link.ask(
             "group_add",
             writer,
@@ -231,12 +233,12 @@ class Ledger:
             [log.head for log in moved],
             [status for status, _ in states],
             [state for _, state in states],
-            *_columns(first, 12),
+            *_columns([] if copied else self._rows, len(EVENT_COLUMNS)),
         )
         if not turns or changed != len(moved):
             return False
-        for rows in more:
-            await link.ask("event_add", *_columns(rows, 12))
+        if copied:
+            await link.copy("events", EVENT_COLUMNS, self._rows)
         await self._write_runs(link, writer)
         if self._names:
             await link.ask("name_add", *_columns(self._names, 4))
@@ -390,15 +392,9 @@ def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[Sequence[Any]]:
     return list(zip(*rows, strict=True)) if rows else [()] * count
 
 
-def _sliced(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:
-    """`rows` in pieces that one statement takes."""
-    piece: list[tuple[Any, ...]] = []
-    size = 0
-    for row in rows:
-        piece.append(row)
-        size += len(row[9]) + (len(row[10]) if row[10] is not None else 0)
-        if size >= BYTES_PER_STATEMENT or len(piece) >= ROWS_PER_STATEMENT:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+def _size(row: tuple[Any, ...]) -> int:
+    """The bytes of an event's body and raw message."""
+    return len(row[_BODY]) + (0 if row[_RAW] is None else len(row[_RAW]))
+
+
+_BODY, _RAW = EVENT_COLUMNS.index("body"), EVENT_COLUMNS.index("raw")

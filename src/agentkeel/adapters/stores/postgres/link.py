@@ -78,6 +78,12 @@ class Link:
         """The statement `name`, once for each of `rows`."""
         await self._connection.executemany(query(name, self._schema), rows, timeout=self._wait)
 
+    async def copy(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """The rows are in the table, sent as one stream."""
+        await self._connection.copy_records_to_table(
+            table, schema_name=self._schema, columns=list(columns), records=rows, timeout=self._wait
+        )
+
     async def do(self, text: str, *, wait: float | None = None) -> str:
         """A script without values is done; what the server says of its last statement."""
         said: str = await self._connection.execute(text, timeout=wait or self._wait)

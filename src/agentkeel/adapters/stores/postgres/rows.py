@@ -24,7 +24,7 @@ from agentkeel.core.session import SessionState
 from agentkeel.errors import StorageError, ValidationError
 
 __all__ = [
-    "COLUMNS",
+    "EVENT_COLUMNS",
     "event_rows",
     "events_of",
     "micros",
@@ -36,8 +36,21 @@ __all__ = [
     "state_of",
 ]
 
-COLUMNS = 12
-"""Of an event, as `event_rows` gives them."""
+EVENT_COLUMNS = (
+    "session",
+    "sequence",
+    "at",
+    "run",
+    "version",
+    "crc",
+    "type",
+    "source",
+    "provider",
+    "body",
+    "raw",
+    "extra",
+)
+"""Of an event, as `event_rows` gives them and `queries/group_add.sql` takes them."""
 MAX_INTEGER = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -88,7 +101,7 @@ def micros(at: datetime) -> int:
 
 
 def event_rows(session: int, extension: Extension, numbers: dict[RunId, int]) -> list[tuple[Any, ...]]:
-    """The rows of the events that `extension` adds, in the columns of `event_add`.
+    """The rows of the events that `extension` adds, in `EVENT_COLUMNS`.
 
     Raises:
         ValidationError: A version is too large for the database.
