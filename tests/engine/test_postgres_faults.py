@@ -215,6 +215,29 @@ async def test_a_writer_that_the_database_forgot_registers_again(
     assert await log_of(store) == ["once"]
 
 
+async def test_a_server_that_crashes_keeps_what_was_acknowledged_and_is_written_again() -> None:
+    with PostgresServer(durable=True) as server:
+        async with await PostgresStore.open(server.url()) as store:
+            await started(store)
+            await store.append(S, [said("quick")], durability="process")
+            await store.append(S, [said("full")])
+            server.crash()
+            assert await log_of(store) == ["quick", "full"]
+            await store.append(S, [said("after")])
+            assert await log_of(store) == ["quick", "full", "after"]
+
+
+async def test_an_append_waits_for_the_disk_unless_it_need_not(store: PostgresStore) -> None:
+    await started(store)
+    assert store._writer is not None
+    assert store._writer._link is not None
+    link = store._writer._link
+    for durability, said_by_server in (("full", "on"), ("process", "off")):
+        await link.begin(durability)  # type: ignore[arg-type]
+        assert await link.raw.fetchval("SELECT current_setting('synchronous_commit')") == said_by_server
+        await link.rollback()
+
+
 # -- neighbours (rows 13, 15, 17) -----------------------------------------------------------------------------------
 
 

@@ -114,20 +114,33 @@ class PostgresServer:
         more = "".join(f"&{name}={value}" for name, value in options.items())
         return f"{self.at(port or self.port)}?schema={chosen}{more}"
 
+    def crash(self) -> None:
+        """All of the server's processes end at once, and nothing is written any more. It starts again, and recovers."""
+        folder, process = self._folder, self._process
+        if folder is None or process is None:
+            raise RuntimeError("The server does not run.")
+        self._end(signal.SIGQUIT)
+        if not self._answers(folder):
+            raise _failed("PostgreSQL did not recover", folder)
+
     def stop(self) -> None:
         """The server is gone, and its folder with it. Idempotent."""
-        process, self._process = self._process, None
-        if process is not None:
-            for ending in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-                process.send_signal(ending)
-                try:
-                    process.wait(STOP_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+        self._end(signal.SIGINT)
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _end(self, first: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for ending in (first, signal.SIGQUIT, signal.SIGKILL):
+            process.send_signal(ending)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            return
 
     def _initialize(self, folder: Path) -> None:
         secret = folder / "password"
@@ -141,21 +154,24 @@ class PostgresServer:
             raise _failed("initdb failed", folder)
 
     def _start(self, folder: Path) -> None:
-        if not any(self._started(folder) for _ in range(3)):  # somebody may take the port that was free
-            raise _failed("PostgreSQL did not start", folder)
+        for _ in range(3):  # somebody may take the port that was free
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+            if self._answers(folder):
+                self._create_database(folder)
+                return
+        raise _failed("PostgreSQL did not start", folder)
 
-    def _started(self, folder: Path) -> bool:
-        """Whether a server answers on a free port."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def _answers(self, folder: Path) -> bool:
+        """Whether a server comes up on the port."""
         settings = [part for setting in self._settings for part in ("-c", setting)]
         place = ("-D", folder / "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", folder)
-        self._process = process = self._popen(folder, "postgres", *place, *settings)
         status, until = folder / "data" / "postmaster.pid", time.monotonic() + START_SECONDS
+        status.unlink(missing_ok=True)
+        self._process = process = self._popen(folder, "postgres", *place, *settings)
         while process.poll() is None and time.monotonic() < until:
             if status.exists() and status.read_text().rstrip().endswith("ready"):
-                self._create_database(folder)
                 return True
             time.sleep(0.02)
         return False
