@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from agentkeel.cli.escape import cut, escape, escape_json
 from agentkeel.cli.exits import exit_code
-from agentkeel.cli.words import argument, duration, money, seconds_of, tokens
+from agentkeel.cli.words import argument, seconds_of
+from agentkeel.core.figures import duration, money, tokens
 from agentkeel.core.usage import Usage
 from agentkeel.errors import CODES, ValidationError, failure
 

@@ -24,8 +24,8 @@ from agentkeel.cli.screen import Screen, screen_of
 from agentkeel.cli.session import tell_events, tell_sessions
 from agentkeel.cli.signals import Interrupts
 from agentkeel.cli.watch import Watch
-from agentkeel.cli.words import duration
 from agentkeel.core.events import PermissionRequested
+from agentkeel.core.figures import duration
 from agentkeel.errors import Error, ProviderUnavailable
 from agentkeel.manager import Manager
 from agentkeel.ports.provider import Decision

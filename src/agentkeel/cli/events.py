@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from agentkeel.cli.escape import cut
-from agentkeel.cli.words import argument, money, tokens
+from agentkeel.cli.words import argument
 from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json
 from agentkeel.core.events import Event
+from agentkeel.core.figures import money, tokens
 
 __all__ = ["about"]
 

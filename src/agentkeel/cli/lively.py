@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agentkeel.cli.escape import escape, escape_json
 from agentkeel.cli.screen import OutputClosed, Part, writing
-from agentkeel.cli.words import duration
+from agentkeel.core.figures import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

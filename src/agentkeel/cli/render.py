@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Protocol
 
 from agentkeel.cli.screen import Part, Screen
-from agentkeel.cli.words import argument, duration, money, tokens
+from agentkeel.cli.words import argument
 from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json
 from agentkeel.core.events import TERMINAL_TYPES, Event
+from agentkeel.core.figures import duration, money, tokens
 from agentkeel.core.result import RunResult
 
 __all__ = ["JsonLines", "Show", "Words", "Written"]

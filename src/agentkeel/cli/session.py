@@ -17,10 +17,10 @@ from agentkeel.cli.exits import DONE
 from agentkeel.cli.lookup import run_named, session_named
 from agentkeel.cli.screen import Screen, screen_of
 from agentkeel.cli.table import Table
-from agentkeel.cli.words import duration, money, tokens
 from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json
 from agentkeel.core.events import TERMINAL_TYPES, Event
+from agentkeel.core.figures import duration, money, tokens
 from agentkeel.core.ids import RunId
 from agentkeel.core.run import RunState
 from agentkeel.core.session import SessionState

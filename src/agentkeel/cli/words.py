@@ -1,16 +1,14 @@
-"""How figures and tools are put into a few words. Pure."""
+"""A tool call in a few words, and the times a person types. Pure."""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Any
 
 from agentkeel.cli.escape import cut, escape_json
-from agentkeel.core.usage import Usage
 from agentkeel.errors import ValidationError
 
-__all__ = ["argument", "duration", "money", "seconds_of", "tokens"]
+__all__ = ["argument", "seconds_of"]
 
 ARGUMENT_WIDTH = 60
 _TELLING = ("command", "cmd", "file_path", "path", "notebook_path", "pattern", "query", "url", "description", "prompt")
@@ -40,36 +38,6 @@ def _telling(value: Any, workspace: str) -> str:
             return path.removeprefix(workspace) + (f" and {len(rest)} more" if rest else "")
         case _:
             return escape_json(value) if value else ""
-
-
-def duration(seconds: float | None) -> str:
-    """A time a person can read: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
-    if seconds is None:
-        return ""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def tokens(usage: Usage) -> str:
-    """How many tokens, and of which sort; empty when nobody counted any."""
-    if not usage.total_tokens:
-        return ""
-    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    return f"{usage.total_tokens:,} tokens ({read:,} in, {usage.output_tokens:,} out)"
-
-
-def money(dollars: Decimal | str | None) -> str:
-    """Dollars, with as many digits as tell something."""
-    if dollars is None:
-        return ""
-    amount = Decimal(dollars)
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
 def seconds_of(text: str) -> float:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
+from agentkeel.core import figures
 from agentkeel.core.document import text as lite
-from agentkeel.core.document import words
 from agentkeel.core.document.entries import Call, Entry, Note, Opening, RunBegan, RunEnded, Said, Thought, Totals
 from agentkeel.core.document.parts import Diff, Mark, Part
 from agentkeel.core.document.reading import Reading
@@ -55,19 +55,19 @@ class MarkdownDocument:
                 yield from _opening(entry)
             case RunBegan():
                 self._run = entry.number
-                facts = " · ".join([*(_line(value) for _, value in entry.facts), words.day(entry.at)])
+                facts = " · ".join([*(_line(value) for _, value in entry.facts), figures.day(entry.at)])
                 yield f"## Run {entry.number}\n\n{facts}\n\n"
             case Said():
                 partial = " (partial)" if entry.partial else ""
                 nested = " (in a task)" if entry.nested else ""
-                yield f"**{_line(entry.who)}**{partial}{nested} · {words.clock(entry.at)}\n\n"
+                yield f"**{_line(entry.who)}**{partial}{nested} · {figures.clock(entry.at)}\n\n"
                 yield _quoted(entry.text)
             case Thought():
                 yield _details("Reasoning", _quoted(entry.text))
             case Call():
                 yield _call(entry)
             case Note():
-                yield f"*{_line(entry.text)}* · {words.clock(entry.at)}\n\n"
+                yield f"*{_line(entry.text)}* · {figures.clock(entry.at)}\n\n"
                 yield from _folded(entry.parts)
             case RunEnded():
                 facts = " · ".join(_line(fact) for fact in entry.facts)

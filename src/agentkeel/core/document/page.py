@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import assert_never
 
+from agentkeel.core import figures
 from agentkeel.core.document import text as lite
-from agentkeel.core.document import words
 from agentkeel.core.document.entries import Call, Entry, Fact, Note, Opening, RunBegan, RunEnded, Said, Thought, Totals
 from agentkeel.core.document.parts import Diff, Mark, Part
 from agentkeel.core.document.reading import Reading
@@ -101,7 +101,7 @@ def _top(opening: Opening | None) -> Iterator[str]:
 
 def _began(entry: RunBegan) -> str:
     facts = " · ".join(_line(value) for _, value in entry.facts)
-    return f"<h2>Run {entry.number} <small>{facts}</small>{_time(entry.at, words.day(entry.at))}</h2>\n"
+    return f"<h2>Run {entry.number} <small>{facts}</small>{_time(entry.at, figures.day(entry.at))}</h2>\n"
 
 
 def _said(entry: Said) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _list(facts: Sequence[Fact]) -> str:
 
 
 def _time(at: datetime, shown: str | None = None) -> str:
-    return f"<time>{shown or words.clock(at)}</time>"
+    return f"<time>{shown or figures.clock(at)}</time>"
 
 
 def _text(text: str) -> str:

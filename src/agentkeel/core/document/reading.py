@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any
 
 from agentkeel.core import events as ev
+from agentkeel.core import figures
 from agentkeel.core.codec import encode_body, kind_of
-from agentkeel.core.document import words
 from agentkeel.core.document.entries import (
     Call,
     CallEnd,
@@ -192,7 +192,7 @@ class Reading:
                 yield _call(run, event, data)
             case ev.TokenUsageUpdated():
                 run.usage += data.usage
-                run.cost = words.added(run.cost, data.cost_usd)
+                run.cost = figures.added(run.cost, data.cost_usd)
             case ev.RunStarted():
                 run.who = data.provider
                 yield _started(run, event, data)
@@ -234,7 +234,7 @@ class Reading:
         cost = data.cost_usd if data.cost_usd is not None else None if run.cost is None else str(run.cost)
         status = type(data).type.removeprefix("run_")
         self._count_run(run, status, usage, cost)
-        facts = (words.tokens(usage), words.money(cost), words.duration((event.at - run.at).total_seconds()))
+        facts = (figures.tokens(usage), figures.money(cost), figures.duration((event.at - run.at).total_seconds()))
         yield RunEnded(
             number=run.number,
             status=status,
@@ -249,7 +249,7 @@ class Reading:
     def _count_run(self, run: _Run, status: str, usage: Usage, cost: str | None) -> None:
         self._ends[status] += 1
         self._usage += usage
-        self._cost = words.added(self._cost, cost) if cost is not None or run.cost is None else self._sum(run.cost)
+        self._cost = figures.added(self._cost, cost) if cost is not None or run.cost is None else self._sum(run.cost)
 
     def _sum(self, cost: Decimal) -> Decimal:
         return cost + (self._cost or 0)
@@ -261,15 +261,15 @@ class Reading:
         yield "messages", f"{self._messages:,}"
         if self._calls:
             yield "tool calls", f"{self._calls:,}"
-        if used := words.tokens(self._usage):
+        if used := figures.tokens(self._usage):
             yield "used", used
         if self._usage.cache_read_tokens or self._usage.cache_write_tokens:
             yield "cache", f"{self._usage.cache_read_tokens:,} read, {self._usage.cache_write_tokens:,} written"
         if self._cost is not None:
-            yield "cost", words.money(self._cost)
+            yield "cost", figures.money(self._cost)
         if self._first is not None and self._last is not None:
-            yield "from", words.day(self._first)
-            yield "to", words.day(self._last)
+            yield "from", figures.day(self._first)
+            yield "to", figures.day(self._last)
         yield "events", f"{self._events:,}"
 
 
@@ -280,7 +280,7 @@ def _opening(event: Event, data: ev.SessionCreated) -> Opening:
             session=event.session_id,
             provider=data.provider,
             workspace=data.workspace,
-            created=words.day(event.at),
+            created=figures.day(event.at),
             parent=data.parent_session_id,
             tags=", ".join(data.tags) or None,
         ),
@@ -340,9 +340,9 @@ def _call(run: _Run, event: Event, data: ev.ToolCallCompleted | ev.ToolCallFaile
     facts = [f"exit {data.exit_code}"] if data.exit_code else []
     took = data.duration_ms / 1000 if data.duration_ms is not None else (event.at - at).total_seconds()
     if took >= 0.05:
-        facts.append(words.duration(took))
+        facts.append(figures.duration(took))
     if data.truncated and data.output_bytes is not None:
-        facts.append(f"output cut, it had {words.bytes_of(data.output_bytes)}")
+        facts.append(f"output cut, it had {figures.bytes_of(data.output_bytes)}")
     return Call(
         name=data.tool_name,
         kind=data.kind,
@@ -379,7 +379,7 @@ def _started(run: _Run, event: Event, data: ev.RunStarted) -> Note:
 
 
 def _beside(run: _Run, event: Event, data: Body) -> Iterator[Entry]:
-    """What happened beside the conversation, each kind in its words."""
+    """What happened beside the conversation, each kind in its figures."""
     tone: Any = "plain"
     parts: tuple[Any, ...] = ()
     match data:

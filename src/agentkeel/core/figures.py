@@ -1,4 +1,4 @@
-"""How figures and times are put in a document."""
+"""Figures and times as a person reads them, on a terminal or on a page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from agentkeel.core.usage import Usage
 __all__ = ["added", "bytes_of", "clock", "day", "duration", "money", "tokens"]
 
 
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
+def duration(seconds: float | None) -> str:
+    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`; empty where there is none."""
+    if seconds is None:
+        return ""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
