@@ -271,6 +271,43 @@ async def test_a_sleeper_that_never_wakes_is_reported_and_nothing_was_stored(
         assert await log_of(store) == []
 
 
+async def test_a_session_that_somebody_holds_does_not_stop_the_others(
+    postgres_server: PostgresServer, direct: asyncpg.Connection
+) -> None:
+    async with await PostgresStore.open(postgres_server.url(**{**QUICK, "patience": 0.5})) as store:
+        sessions = [await started(store, SessionId(f"ses_{n}")) for n in range(4)]
+        async with direct.transaction():
+            await direct.execute(f"SELECT 1 FROM {schema_of(store)}.sessions WHERE id = $1 FOR UPDATE", sessions[1])
+            outcomes = await asyncio.gather(
+                *(store.append(session, [said(session)]) for session in sessions), return_exceptions=True
+            )
+        assert [isinstance(outcome, StoreUnavailable) for outcome in outcomes] == [False, True, False, False]
+        assert [await log_of(store, session) for session in sessions] == [["ses_0"], [], ["ses_2"], ["ses_3"]]
+
+
+async def test_a_batch_that_the_database_refuses_does_not_touch_its_neighbours(
+    store: PostgresStore, direct: asyncpg.Connection
+) -> None:
+    sessions = [await started(store, SessionId(f"ses_{n}")) for n in range(4)]
+    await direct.execute(
+        f"ALTER TABLE {schema_of(store)}.events ADD CONSTRAINT c CHECK (sequence / (provider <> 'poison')::int > 0)"
+    )
+    outcomes = await asyncio.gather(
+        *(
+            store.append(session, [said("x", provider="poison" if session == "ses_2" else "plain")])
+            for session in sessions
+        ),
+        return_exceptions=True,
+    )
+    assert [getattr(outcome, "code", "stored") for outcome in outcomes] == [
+        "stored",
+        "stored",
+        "invalid_input",
+        "stored",
+    ]
+    assert [await store.head(session) for session in sessions] == [3, 3, 2, 3]
+
+
 async def test_a_deadlock_is_tried_again_with_the_same_batch(store: PostgresStore, direct: asyncpg.Connection) -> None:
     first, second = await started(store), await started(store, SessionId("ses_2"))
     lock = f"SELECT 1 FROM {schema_of(store)}.sessions WHERE id = $1 FOR UPDATE"
@@ -278,7 +315,7 @@ async def test_a_deadlock_is_tried_again_with_the_same_batch(store: PostgresStor
     async with direct.transaction():
         await direct.execute(lock, second)
         appending = [asyncio.ensure_future(store.append(session, [said("once")])) for session in (first, second)]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.03)
         await direct.execute(lock, first)
     await asyncio.gather(*appending)
     assert await log_of(store, first) == ["once"]

@@ -7,7 +7,7 @@ from typing import Literal
 from agentkeel.adapters.stores.postgres.link import asyncpg
 from agentkeel.errors import Error, StorageError, StoreFull, StoreIncompatible, StoreUnavailable, ValidationError, wrap
 
-__all__ = ["DRIVER_ERRORS", "Hope", "hope_of", "of_opening", "of_reading", "of_writing"]
+__all__ = ["DRIVER_ERRORS", "Hope", "concerns_one", "hope_of", "is_busy", "of_opening", "of_reading", "of_writing"]
 
 Hope = Literal["again", "elsewhere", "none"]
 """again: the same connection may do it. elsewhere: the connection is lost, another one may. none: it will not work."""
@@ -27,11 +27,25 @@ def hope_of(error: BaseException) -> Hope:
     code = getattr(error, "sqlstate", None)
     if code in _AGAIN:
         return "again"
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        return "none"  # the driver cannot send these values
     if code in _LOST or (code or "").startswith("08") or (code == "53300"):
         return "elsewhere"
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return "elsewhere"
     return "none"
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a lock was not got in time: one session is held by somebody else."""
+    return getattr(error, "sqlstate", None) == "55P03"
+
+
+def concerns_one(error: BaseException) -> bool:
+    """Whether it is the values of one batch that the database, or the driver, does not take."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return isinstance(error, ValueError)
+    return (getattr(error, "sqlstate", None) or "").startswith(("22", "54"))
 
 
 def of_writing(error: BaseException, location: str) -> Error:
@@ -56,7 +70,7 @@ def of_writing(error: BaseException, location: str) -> Error:
             "with the same keys.",
             details=details,
         )
-    if (code or "").startswith(("22", "54")):
+    if concerns_one(error):
         return ValidationError(
             f"PostgreSQL does not take the batch ({_said(error)}). Nothing was stored.",
             code="invalid_input",

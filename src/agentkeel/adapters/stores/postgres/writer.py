@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentkeel.adapters.stores.postgres.address import Address
-from agentkeel.adapters.stores.postgres.faults import hope_of, of_writing
+from agentkeel.adapters.stores.postgres.faults import concerns_one, hope_of, is_busy, of_writing
 from agentkeel.adapters.stores.postgres.ledger import Ledger
 from agentkeel.adapters.stores.postgres.link import Link
 from agentkeel.core.append import extend
@@ -64,9 +64,40 @@ class _Group:
     def outcome(self) -> list[tuple[Any, Error | None]]:
         return [(job.result, job.error) for job in self.jobs]
 
+    @property
+    def divisible(self) -> bool:
+        """Whether parts of it may be committed apart: there are some, and no commit is in doubt."""
+        return not self.doubtful and len({job.session_id for job in self.jobs}) > 1
+
+    def parts(self) -> list[_Group]:
+        """A group for each session, the order of its batches kept."""
+        by_session: dict[SessionId, list[Append]] = {}
+        for job in self.jobs:
+            by_session.setdefault(job.session_id, []).append(job)
+        return [_Group(jobs, self.durability) for jobs in by_session.values()]
+
+    def resolve(self, failure: Error | None) -> None:
+        """Tell who waits, where somebody still does."""
+        for job in self.jobs:
+            error = job.error or failure
+            if job.future.done():
+                continue
+            if error is None:
+                job.future.set_result(Appended(job.result, self.durability))
+            else:
+                job.future.set_exception(error)
+
     def settle(self, outcome: list[tuple[Any, Error | None]]) -> None:
         for job, (result, error) in zip(self.jobs, outcome, strict=True):
             job.result, job.error = result, error
+
+
+class _Failure(NamedTuple):
+    """Why a group is not committed; whether a part of it may be; whether a lock was not to be had."""
+
+    error: Error
+    divides: bool = False
+    busy: bool = False
 
 
 class _NotTheTurn(Exception):
@@ -153,25 +184,44 @@ class Writer:
         return _Group(jobs, "full" if any(job.durability == "full" for job in jobs) else "process")
 
     async def _commit(self, group: _Group) -> None:
-        """Each batch of the group is acknowledged, or its caller knows the error."""
-        failure = self._broken
-        loop = asyncio.get_running_loop()
-        until, tries = loop.time() + self._address.patience, 0
-        while failure is None:
+        """Each batch of the group is acknowledged, or its caller knows the error.
+
+        Where one of them may be to blame, each session is committed apart, and those that must wait come last.
+        """
+        until = asyncio.get_running_loop().time() + self._address.patience
+        failure = await self._tried(group, until)
+        if failure is None or not failure.divides:
+            group.resolve(failure and failure.error)
+            return
+        late: list[_Group] = []
+        for part in group.parts():
+            failure = await self._tried(part, 0.0)
+            if failure is not None and failure.busy:
+                late.append(part)
+            else:
+                part.resolve(failure and failure.error)
+        for part in late:
+            failure = await self._tried(part, until)
+            part.resolve(failure and failure.error)
+
+    async def _tried(self, group: _Group, until: float) -> _Failure | None:
+        """The group is committed, or why it is not. It is tried again while there is hope and time."""
+        loop, tries = asyncio.get_running_loop(), 0
+        while self._broken is None:
             try:
                 await self._attempt(group)
-                break
             except Exception as error:  # noqa: BLE001 - the task's outer edge: it becomes every caller's error
                 self._ledger.forget()
                 hope = "again" if isinstance(error, _NotTheTurn) else hope_of(error)
                 await self._clean(lost=hope == "elsewhere")
-                if hope == "none" or loop.time() > until:
-                    failure = self._failed(error)
-                    break
+                divides = group.divisible and (is_busy(error) or concerns_one(error))
+                if divides or hope == "none" or loop.time() > until:
+                    return _Failure(self._failed(error), divides=divides, busy=is_busy(error))
+            else:
+                return None
             await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
             tries += 1
-        for job in group.jobs:
-            _resolve(job, group.durability, failure)
+        return _Failure(self._broken)
 
     def _failed(self, error: Exception) -> Error:
         if isinstance(error, _NotTheTurn):
@@ -295,14 +345,3 @@ class Writer:
     async def _register(self, link: Link) -> None:
         ((self._number,),) = await link.ask("writer_add", socket.gethostname(), os.getpid(), LEASE_SECONDS)
         self._batch = self._issued = self._acknowledged = 0
-
-
-def _resolve(job: Append, durability: Durability, failure: Error | None) -> None:
-    """Tell who waits, where somebody still does."""
-    if job.future.done():
-        return
-    error = job.error or failure
-    if error is None:
-        job.future.set_result(Appended(job.result, durability))
-    else:
-        job.future.set_exception(error)
