@@ -64,17 +64,19 @@ class _Group:
     def outcome(self) -> list[tuple[Any, Error | None]]:
         return [(job.result, job.error) for job in self.jobs]
 
-    @property
-    def divisible(self) -> bool:
-        """Whether parts of it may be committed apart: there are some, and no commit is in doubt."""
-        return not self.doubtful and len({job.session_id for job in self.jobs}) > 1
+    def divides_after(self, error: Exception) -> bool:
+        """Whether parts of it may be stored though the whole met `error`; never while a commit is in doubt."""
+        if self.doubtful or len(self.jobs) == 1:
+            return False
+        return concerns_one(error) or (is_busy(error) and len({job.session_id for job in self.jobs}) > 1)
 
     def parts(self) -> list[_Group]:
-        """A group for each session, the order of its batches kept."""
+        """A group for each session, the order of its batches kept; of a single session, one for each batch."""
         by_session: dict[SessionId, list[Append]] = {}
         for job in self.jobs:
             by_session.setdefault(job.session_id, []).append(job)
-        return [_Group(jobs, self.durability) for jobs in by_session.values()]
+        lists = list(by_session.values()) if len(by_session) > 1 else [[job] for job in self.jobs]
+        return [_Group(jobs, self.durability) for jobs in lists]
 
     def resolve(self, failure: Error | None) -> None:
         """Tell who waits, where somebody still does."""
@@ -186,7 +188,7 @@ class Writer:
     async def _commit(self, group: _Group) -> None:
         """Each batch of the group is acknowledged, or its caller knows the error.
 
-        Where one of them may be to blame, each session is committed apart, and those that must wait come last.
+        Where one of them may be to blame, its parts are committed apart, and those that must wait come last.
         """
         until = asyncio.get_running_loop().time() + self._address.patience
         failure = await self._tried(group, until)
@@ -198,6 +200,8 @@ class Writer:
             failure = await self._tried(part, 0.0)
             if failure is not None and failure.busy:
                 late.append(part)
+            elif failure is not None and failure.divides:
+                await self._commit(part)
             else:
                 part.resolve(failure and failure.error)
         for part in late:
@@ -214,7 +218,7 @@ class Writer:
                 self._ledger.forget()
                 hope = "again" if isinstance(error, _NotTheTurn) else hope_of(error)
                 await self._clean(lost=hope == "elsewhere")
-                divides = group.divisible and (is_busy(error) or concerns_one(error))
+                divides = group.divides_after(error)
                 if divides or hope == "none" or loop.time() > until:
                     return _Failure(self._failed(error), divides=divides, busy=is_busy(error))
             else:
