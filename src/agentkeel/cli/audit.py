@@ -10,7 +10,8 @@ import msgspec
 from agentkeel.adapters.audit.reading import Finding, beside, examine, read_entries
 from agentkeel.cli.escape import cut, escape_json
 from agentkeel.cli.exits import DONE, FAILED
-from agentkeel.cli.screen import Screen, screen_of
+from agentkeel.cli.screen import Screen
+from agentkeel.cli.stage import screen_of
 from agentkeel.core.audit import Anchor, Entry, verify
 from agentkeel.registry import default_store
 

@@ -20,9 +20,10 @@ import agentkeel
 from agentkeel.cli.demo_story import FILES, PROMPTS, check_script, model
 from agentkeel.cli.exits import DONE, FAILED, INTERRUPTED, exit_code, told
 from agentkeel.cli.render import JsonLines, Show, Written
-from agentkeel.cli.screen import Screen, screen_of
+from agentkeel.cli.screen import Screen
 from agentkeel.cli.session import tell_events, tell_sessions
 from agentkeel.cli.signals import Interrupts
+from agentkeel.cli.stage import screen_of
 from agentkeel.cli.watch import Watch
 from agentkeel.core.events import PermissionRequested
 from agentkeel.core.figures import duration

@@ -16,7 +16,8 @@ import msgspec
 
 import agentkeel
 from agentkeel.cli.exits import DONE, FAILED
-from agentkeel.cli.screen import Screen, screen_of
+from agentkeel.cli.screen import Screen
+from agentkeel.cli.stage import screen_of
 from agentkeel.errors import Error
 from agentkeel.ports.provider import Probe
 from agentkeel.ports.store import StoreInfo

@@ -14,8 +14,9 @@ import msgspec
 import agentkeel
 from agentkeel.cli.exits import DONE, INTERRUPTED, exit_code, told
 from agentkeel.cli.render import JsonLines, Show, Words, Written
-from agentkeel.cli.screen import Screen, screen_of
+from agentkeel.cli.screen import Screen
 from agentkeel.cli.signals import Interrupts
+from agentkeel.cli.stage import screen_of
 from agentkeel.cli.watch import Watch
 from agentkeel.core.content import MAX_PROMPT_BYTES, prompt_of
 from agentkeel.core.result import RunResult

@@ -10,11 +10,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO
 
 from agentkeel.cli.escape import escape, escape_json
 
-__all__ = ["OutputClosed", "Part", "Plain", "Screen", "abandon", "is_terminal", "prepare", "screen_of", "writing"]
+__all__ = ["OutputClosed", "Part", "Plain", "Screen", "abandon", "is_terminal", "prepare", "writing"]
 
 Part = str | tuple[str, str]
 """A text, or a text and its style."""
@@ -144,25 +144,6 @@ class Plain:
             self._stream.write(text)
             self._stream.flush()
         self._at_start = text.endswith("\n")
-
-
-class _Nowhere(io.TextIOBase):
-    """Takes what is written, and that is all."""
-
-    def write(self, text: str, /) -> int:
-        """All of it is gone."""
-        return len(text)
-
-
-def screen_of(stream: TextIO | None) -> Screen:
-    """The right screen for a stream; `None` is a stream that was closed before we began."""
-    if stream is None:
-        return Plain(cast("TextIO", _Nowhere()))
-    if not is_terminal(stream):
-        return Plain(stream)
-    from agentkeel.cli.lively import Lively
-
-    return Lively(stream)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

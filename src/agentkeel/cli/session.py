@@ -15,7 +15,8 @@ import agentkeel
 from agentkeel.cli.events import about
 from agentkeel.cli.exits import DONE
 from agentkeel.cli.lookup import run_named, session_named
-from agentkeel.cli.screen import Screen, screen_of
+from agentkeel.cli.screen import Screen
+from agentkeel.cli.stage import screen_of
 from agentkeel.cli.table import Table
 from agentkeel.core import events as ev
 from agentkeel.core.codec import event_to_json

@@ -18,7 +18,8 @@ import agentkeel
 from agentkeel.cli.escape import escape
 from agentkeel.cli.exits import DONE
 from agentkeel.cli.lookup import session_named
-from agentkeel.cli.screen import OutputClosed, screen_of, writing
+from agentkeel.cli.screen import OutputClosed, writing
+from agentkeel.cli.stage import screen_of
 from agentkeel.errors import ValidationError
 from agentkeel.transfer import ExportFormat
 
