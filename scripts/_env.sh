@@ -35,11 +35,10 @@ need_postgres() {
     command -v apt-get >/dev/null || fail "no PostgreSQL server programs here; install them (initdb and postgres on PATH)"
     [[ $EUID -eq 0 ]] || fail "no PostgreSQL server programs here; install them: sudo apt-get install postgresql"
     printf 'installing the package postgresql\n' >&2
-    # Only the programs are wanted: no cluster is made and no server is started.
-    mkdir -p /etc/postgresql-common
-    [[ -e /etc/postgresql-common/createcluster.conf ]] \
-        || printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.conf
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null \
-        || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            postgresql >/dev/null; } || fail "could not install the package postgresql; see the message above"
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+    "${install[@]}" postgresql-common >/dev/null 2>&1 || { apt-get update -qq && "${install[@]}" postgresql-common >/dev/null; } \
+        || fail "could not install the package postgresql-common; see the message above"
+    # Only the programs are wanted: no cluster is made, so no server is started.
+    printf 'create_main_cluster = false\n' >>/etc/postgresql-common/createcluster.conf
+    "${install[@]}" postgresql >/dev/null || fail "could not install the package postgresql; see the message above"
 }
