@@ -16,7 +16,6 @@ import anyio.abc
 import anyio.to_thread
 
 from agentkeel.adapters.clock import SystemClock
-from agentkeel.adapters.notifiers.local import LocalNotifier
 from agentkeel.adapters.pricing import GenaiPrices
 from agentkeel.context import Context, shielded
 from agentkeel.core import events as ev
@@ -44,7 +43,7 @@ from agentkeel.ports.observer import Observer
 from agentkeel.ports.pricing import Pricing
 from agentkeel.ports.provider import Probe, Provider
 from agentkeel.ports.store import EventStore, StoreInfo
-from agentkeel.registry import Fleet, open_store
+from agentkeel.registry import Fleet, notifier_for, open_store
 from agentkeel.run import Run, RunStream
 from agentkeel.session import Session
 
@@ -125,7 +124,7 @@ class Manager:
             await audit.record("store.opened", subject=(await store.info()).location, actor=self._owner)
         log = Log(
             store,
-            LocalNotifier(),
+            await stack.enter_async_context(notifier_for(store)),
             self._redactor or Redactor(),
             learns_secrets=self._redactor is None,
             audit=audit,
