@@ -20,7 +20,7 @@ from agentkeel.core.run import RunState, RunStatus
 from agentkeel.core.session import SessionState, SessionStatus
 from agentkeel.engine.job import Job, Stop
 from agentkeel.engine.subscription import follow, pages
-from agentkeel.errors import Error, KeyConflict, RunNotFound, StorageError, StoreUnavailable
+from agentkeel.errors import CapabilityNotSupported, Error, KeyConflict, RunNotFound, StorageError, StoreUnavailable
 from agentkeel.options import RunKeywords, checked, resolved, storable
 from agentkeel.pages import Pages
 from agentkeel.ports.provider import Provider
@@ -127,6 +127,11 @@ class Session:
         state = await self.info()
         merged = {**self._context.defaults, **_stored(state), **self._defaults, **given, "key": given.get("key")}
         provider = await self._context.fleet.choose(merged.get("provider"))
+        if merged.get("continuity") == "native" and not provider.capabilities.resume:
+            raise CapabilityNotSupported(
+                f"{provider.name} cannot take up a conversation of its own. Nothing was stored; use continuity='auto'.",
+                details={"capability": "resume", "provider": provider.name},
+            )
         job = self._job(words, provider, merged, state)
         self._context.log.keep_out(job.provider.secrets)
         queued = _queued(job, merged)

@@ -204,3 +204,24 @@ def test_however_events_come_there_is_one_end_and_nothing_after_it(bodies: list[
 def test_a_state_is_the_same_after_it_was_stored(status: RunStatus) -> None:
     state = IN[status]
     assert msgspec.json.decode(msgspec.json.encode(state), type=RunState) == state
+
+
+def test_a_cost_is_known_only_as_long_as_all_tokens_have_a_price() -> None:
+    def used(tokens: int, cost: str | None) -> ev.TokenUsageUpdated:
+        return ev.TokenUsageUpdated(usage=Usage(input_tokens=tokens), cost_usd=cost, price_source="table")
+
+    state = None
+    seen = []
+    bodies = [ev.RunQueued(), ev.RunStarted(provider="p"), used(3, "3"), used(0, None), used(1, None), used(2, "2")]
+    for sequence, body in enumerate(bodies, start=1):
+        event = Event(
+            id=event_id(SessionId("s"), sequence),
+            session_id=SessionId("s"),
+            sequence=sequence,
+            at=datetime(2026, 1, 1, tzinfo=UTC),
+            run_id=RunId("r"),
+            data=body,
+        )
+        state = evolve(state, event)
+        seen.append(state.cost_usd)
+    assert seen == [None, None, "3", "3", None, None]

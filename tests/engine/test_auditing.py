@@ -425,7 +425,7 @@ async def test_other_actions_can_be_audited_instead() -> None:
 
 
 async def test_a_manager_audits_by_itself_and_goes_on_where_it_was_stopped() -> None:
-    """One chain over runs, a refusal, a deletion and two openings; nothing of it when there is no audit log."""
+    """One chain over runs, a refusal, a deletion and two openings."""
     kept, store, clock = MemoryAudit(), MemoryStore(), VirtualClock()
     seen: list[Event] = []
 

@@ -322,7 +322,7 @@ async def test_an_approver_that_is_too_slow_denies() -> None:
         session = await m.start_session()
         await session.run("hi")
         resolved = next(e for e in await session.events() if e.type == "permission_resolved")
-        assert resolved.data.by == "deadline"
+        assert (resolved.data.by, resolved.data.decision) == ("deadline", "deny")
 
 
 @pytest.mark.parametrize(

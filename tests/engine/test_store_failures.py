@@ -93,6 +93,19 @@ async def test_a_run_of_its_own_session_on_a_full_disk_gives_the_error_and_does_
                 await manager.run("go")
 
 
+async def test_who_watches_a_run_whose_end_the_log_cannot_take_does_not_wait_for_a_disk() -> None:
+    store = FaultyStore(MemoryStore())
+    with anyio.fail_after(10):
+        async with agentkeel.open(store, providers=[ScriptedProvider("hello")]) as manager:
+            session = await manager.start_session()
+            store.append_fault = _when("run_completed", StoreFull("full"))
+            async with session.stream("go") as stream:
+                seen = [event.type async for event in stream]
+                with pytest.raises(StoreFull):
+                    await stream.result()
+    assert seen[-1] == "message_received"
+
+
 async def test_the_heartbeat_survives_a_store_that_is_away() -> None:
     store = FaultyStore(MemoryStore())
     clock = VirtualClock()

@@ -81,6 +81,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = Usage()
     cost_usd: str | None = None
     cost_source: str | None = None
+    unpriced: bool = False
     continuity: str | None = None
     process: Mapping[str, Any] = {}
     turns: int = 0
@@ -151,7 +152,7 @@ def evolve(state: RunState | None, event: Event) -> RunState:
         case ev.RunStarted():
             changes |= _started(state, data, event.at)
         case ev.TokenUsageUpdated():
-            changes |= {"usage": state.usage + data.usage, **_dearer(state, data.cost_usd, data.price_source)}
+            changes |= {"usage": state.usage + data.usage, **_dearer(state, data)}
         case ev.TurnCompleted():
             changes["turns"] = max(state.turns, data.turns)
         case ev.ToolCallStarted():
@@ -247,39 +248,44 @@ def _started(state: RunState, data: ev.RunStarted, at: datetime) -> dict[str, An
     }
 
 
-def _dearer(state: RunState, cost_usd: str | None, source: str | None) -> dict[str, Any]:
-    if cost_usd is None:
+def _dearer(state: RunState, data: ev.TokenUsageUpdated) -> dict[str, Any]:
+    """The running cost, which is known as long as all tokens had a price."""
+    if state.unpriced or (data.cost_usd is None and data.usage.total_tokens):
+        return {"unpriced": True, "cost_usd": None, "cost_source": None}
+    if data.cost_usd is None:
         return {}
-    return {"cost_usd": str(Decimal(state.cost_usd or 0) + Decimal(cost_usd)), "cost_source": source}
+    total = Decimal(state.cost_usd or 0) + Decimal(data.cost_usd)
+    return {"cost_usd": str(total), "cost_source": data.price_source}
 
 
 def _ended(state: RunState, data: Body, at: datetime) -> dict[str, Any]:
-    """Terminal bodies share most fields; what they say about usage and cost replaces the running sums."""
+    """Terminal bodies share most fields. One that says what was used replaces the running sums, the cost with them."""
     changes: dict[str, Any] = {
         "status": TRANSITIONS[state.status][type(data)],
         "ended_at": at,
         "open_tool_calls": (),
     }
-    for name in (
-        "text",
-        "output",
-        "stop_reason",
-        "cost_usd",
-        "cost_source",
-        "provider_session_id",
-        "retry_after",
-    ):
+    for name in ("text", "output", "stop_reason", "provider_session_id", "retry_after"):
         value = getattr(data, name, None)
         if value is not None:
             changes[name] = value
     usage: Usage = getattr(data, "usage", Usage())
+    cost: str | None = getattr(data, "cost_usd", None)
     if usage.total_tokens:
         changes["usage"] = usage
+    if usage.total_tokens or cost is not None:
+        # A cost that is not known for all of the usage is no cost, whatever its priced part came to.
+        changes |= {"cost_usd": cost, "cost_source": getattr(data, "cost_source", None)}
+    if isinstance(data, ev.RunCompleted):
+        changes["turns"] = state.turns if data.turns is None else data.turns
+    return changes | _error_of(data)
+
+
+def _error_of(data: Body) -> dict[str, Any]:
+    """What a terminal body says went wrong."""
     match data:
-        case ev.RunCompleted():
-            changes["turns"] = state.turns if data.turns is None else data.turns
         case ev.RunFailed():
-            changes |= {
+            return {
                 "error_code": data.error_code,
                 "error_message": data.error_message,
                 "error_details": data.details,
@@ -287,22 +293,21 @@ def _ended(state: RunState, data: Body, at: datetime) -> dict[str, Any]:
             }
         case ev.RunCancelled():
             reason = f": {data.reason}" if data.reason else ""
-            changes |= {"error_code": "cancelled", "error_message": f"The run was cancelled{reason}."}
+            return {"error_code": "cancelled", "error_message": f"The run was cancelled{reason}."}
         case ev.RunTimeout():
-            changes |= {
+            return {
                 "error_code": "timeout",
                 "error_message": f"The {data.deadline} deadline of {data.seconds:g} s passed; the agent was stopped.",
                 "error_details": {"deadline": data.deadline, "seconds": data.seconds},
             }
         case ev.RunInterrupted():
-            changes |= {
+            return {
                 "error_code": "interrupted",
                 "error_message": _INTERRUPTED[data.outcome],
                 "error_details": {"outcome": data.outcome, "open_tool_calls": list(data.open_tool_calls)},
             }
         case _:
-            pass
-    return changes
+            return {}
 
 
 _INTERRUPTED = {

@@ -22,7 +22,7 @@ from agentkeel.ports.store import Durability, EventStore
 __all__ = ["Log", "Scrub"]
 
 _DELTAS = frozenset({MessageStreamed, ReasoningStreamed})
-"""Pieces of what follows whole: losing the last ones in a power cut loses nothing, so they need no disk sync."""
+"""Pieces of a text, which follows whole where it is an answer. They need no disk sync: a kill loses none of them."""
 
 
 class Scrub(Protocol):
@@ -106,6 +106,8 @@ class Log:
         if self._learns_secrets and new != self._secrets:
             self._secrets = new
             self.redactor = Redactor(self.redactor.patterns, sorted(new), self.redactor.replacement)
+            if self.audit is not None:
+                self.audit.redactor = self.redactor
 
     def scrub(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
         """The drafts, each redacted by itself."""
