@@ -83,19 +83,29 @@ class Run:
         return Pages(lambda: pages(self._context.log, self.session_id, after=after, where=where))
 
     async def subscribe(self, *, after: int = 0) -> AsyncGenerator[Event]:
-        """The run's events behind `after`, then those to come, up to its terminal event."""
+        """The run's events behind `after`, then those to come, up to its terminal event.
+
+        Ends without it when the log cannot take that event; `result` then says why.
+        """
         context = self._context
+        job = context.queue.job(self.id)
+
+        def untold() -> bool:
+            return job is not None and job.done.is_set() and job.error is not None
+
         state = await self.info()
         cursor = max(after, state.first_sequence - 1)
         where = EventFilter(run_id=self.id)
         while not (state.terminal and state.last_sequence <= cursor):
             ticket = context.log.notifier.ticket(self.session_id)
-            async with aclosing(follow(context.log, self.session_id, after=cursor, where=where)) as events:
+            async with aclosing(follow(context.log, self.session_id, after=cursor, where=where, over=untold)) as events:
                 async for event in events:
                     cursor = event.sequence
                     yield event
                     if event.type in TERMINAL_TYPES:
                         return
+            if untold():
+                return
             state = await self.info()
             if not state.terminal:
                 await ticket.wait(POLL_SECONDS)  # Its session has ended before it.

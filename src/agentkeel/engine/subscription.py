@@ -8,7 +8,7 @@ until a hint fails to come in time: then others may have written, who give none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import anyio.lowlevel
 
@@ -48,10 +48,12 @@ async def follow(
     after: int = 0,
     where: EventFilter | None = None,
     poll: float = POLL_SECONDS,
+    over: Callable[[], bool] | None = None,
 ) -> AsyncGenerator[Event]:
     """Every event behind `after`, in order, each once: those in the log, then those to come.
 
-    Ends when the session has ended and all its events were given.
+    Ends when the session has ended, or `over` says that nothing is to come, and all its events were given. `over` is
+    asked at the end of the log, every `poll` seconds at least.
 
     Raises:
         SessionNotFound: There is no such session.
@@ -70,6 +72,7 @@ async def follow(
     with log.tails.watch(session_id):
         while True:
             ticket = log.notifier.ticket(session_id)
+            ending = over is not None and over()  # Asked before the last look.
             if live := log.tails.after(session_id, cursor, PAGE):
                 cursor = live[-1].sequence
                 look = any(event.type in _ENDS for event in live)
@@ -77,7 +80,7 @@ async def follow(
                     if matches(event, where):
                         yield event
                 continue
-            if look or not log.tails.ends_at(session_id, cursor):
+            if look or ending or not log.tails.ends_at(session_id, cursor):
                 head = await log.store.head(session_id)
                 if head > cursor:
                     stored = await log.store.read(session_id, after=cursor, limit=PAGE, where=where)
@@ -89,7 +92,7 @@ async def follow(
                         yield event
                     await anyio.lowlevel.checkpoint()
                     continue
-                if (await log.store.session(session_id)).terminal:
+                if ending or (await log.store.session(session_id)).terminal:
                     return
             look = not await ticket.wait(poll)
 
