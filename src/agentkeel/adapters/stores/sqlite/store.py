@@ -15,7 +15,7 @@ import anyio
 import apsw
 
 from agentkeel.adapters.stores.asking import check_limit, check_page, closed
-from agentkeel.adapters.stores.sqlite import questions, schema
+from agentkeel.adapters.stores.sqlite import backup, questions, schema
 from agentkeel.adapters.stores.sqlite.faults import check_version
 from agentkeel.adapters.stores.sqlite.files import filesystem_of, is_network, prepare, sealed
 from agentkeel.adapters.stores.sqlite.ledger import Ledger
@@ -60,6 +60,7 @@ class SqliteStore:
         path: str | PathLike[str],
         *,
         read_only: bool = False,
+        older: bool = False,
         allow_network: bool = False,
         now: Callable[[], datetime] | None = None,
         monotonic: Callable[[], float] | None = None,
@@ -72,6 +73,7 @@ class SqliteStore:
 
         Args:
             read_only: Only look, beside an owner or without one. Writes raise `StateError`.
+            older: With `read_only`: open a store of an older schema too, for its `backup` before it is migrated.
             allow_network: Own a file on a network file system all the same. Only one machine may ever use it.
             now: Wall time in UTC for events that bring none.
             monotonic: Seconds, for claims.
@@ -96,7 +98,7 @@ class SqliteStore:
         )
         try:
             if read_only:
-                await store._ask(partial(_check_readable, str(place)))
+                await store._ask(partial(_check_readable, str(place), older=older))
             else:
                 writer = Writer(Ledger(str(place), vfs=vfs), str(place), monotonic or time.monotonic)
                 await writer.start()
@@ -223,6 +225,19 @@ class SqliteStore:
             warnings=tuple(self._warnings),
         )
 
+    async def backup(self, path: str | PathLike[str], *, replace: bool = False) -> int:
+        """The file `path` is a store with all that was acknowledged before the call, checked; its size in bytes.
+
+        Nobody waits for it, neither the owner of this store nor its readers. A caller that is cancelled leaves no file.
+
+        Args:
+            replace: Take the place of a file that is there.
+        Raises:
+            ValidationError: There is such a file, or none can be made of this name.
+            StorageError: It cannot be written, or the copy is damaged. What was at `path` is as it was.
+        """
+        return await self._ask(lambda db: backup.copy(db, self._path, Path(path), replace=replace))
+
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):
             if self._closed is not None:
@@ -293,9 +308,9 @@ def _acquire(path: Path) -> OwnerLock:
         ) from error
 
 
-def _check_readable(location: str, db: apsw.Connection) -> None:
+def _check_readable(location: str, db: apsw.Connection, *, older: bool) -> None:
     found = schema.check(db, location)
-    if found < schema.latest():
+    if found < schema.latest() and not (older and found):
         raise StoreIncompatible(
             f"{location} has schema {found}; this version reads {schema.latest()}. Open it once for writing.",
             code="migration_required",
