@@ -13,7 +13,7 @@ from agentkeel.ports.notifier import Notifier
 from agentkeel.ports.provider import Provider
 from agentkeel.ports.store import EventStore
 
-__all__ = ["Fleet", "default_store", "known_providers", "notifier_for", "open_store", "provider_named"]
+__all__ = ["Fleet", "back_up", "default_store", "known_providers", "notifier_for", "open_store", "provider_named"]
 
 GROUP = "agentkeel.providers"
 FIRST = ("claude", "codex")
@@ -126,11 +126,41 @@ async def open_store(store: str | EventStore | None, *, read_only: bool = False)
 
             return await PostgresStore.open(store or "", read_only=read_only)
         case _:
+            raise _no_store(store)
+
+
+async def back_up(store: str | None, path: Path, *, replace: bool = False) -> int:
+    """The file `path` is a copy of the SQLite store that the URL names, older schemas included; its size in bytes.
+
+    Raises:
+        ValidationError: It is another kind of store, or `path` is there and not to be replaced.
+        NotFound: There is no store.
+        StorageError: It cannot be read, or the copy not written.
+    """
+    kind, _, place = (store or default_store()).partition(":")
+    match kind:
+        case "sqlite" if place:
+            from agentkeel.adapters.stores.sqlite import SqliteStore
+
+            async with await SqliteStore.open(_path(place), read_only=True, older=True) as opened:
+                return await opened.backup(path, replace=replace)
+        case "postgresql" | "postgres":
+            from agentkeel.adapters.stores.postgres.address import Address
+
+            schema = Address.of(store or "").schema
             raise ValidationError(
-                f"{store!r} names no store. Use memory:, sqlite:PATH or postgresql://HOST/DATABASE.",
+                "A store in PostgreSQL is backed up with PostgreSQL's own program: "
+                f"pg_dump --format=custom --schema={schema} --file={path} URL. No backup was made.",
                 code="invalid_input",
-                details={"store": store},
+                details={"schema": schema},
             )
+        case "memory":
+            raise ValidationError(
+                "A store in memory is gone with its process: there is nothing to back up. Export its sessions.",
+                code="invalid_input",
+            )
+        case _:
+            raise _no_store(store)
 
 
 @asynccontextmanager
@@ -144,6 +174,14 @@ async def notifier_for(store: EventStore) -> AsyncIterator[Notifier]:
             yield notifier
     else:
         yield LocalNotifier()
+
+
+def _no_store(url: str | None) -> ValidationError:
+    return ValidationError(
+        f"{url!r} names no store. Use memory:, sqlite:PATH or postgresql://HOST/DATABASE.",
+        code="invalid_input",
+        details={"store": url},
+    )
 
 
 def _path(place: str) -> Path:

@@ -15,7 +15,7 @@ from agentkeel.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code, told
 from agentkeel.cli.screen import OutputClosed, abandon, prepare
 from agentkeel.errors import Error, ValidationError, wrap
 
-__all__ = ["app", "audit_app", "dispatch", "session_app"]
+__all__ = ["app", "audit_app", "dispatch", "session_app", "store_app"]
 
 Mode = Literal["default", "accept_edits", "plan", "full_auto", "dangerously_skip_permissions"]
 Store = Annotated[str | None, Parameter(help="Where the log is: sqlite:PATH or memory:. A file of yours by default.")]
@@ -33,6 +33,7 @@ app = App(
 )
 session_app = App(name="session", help="Read the log: sessions, what they are, what happened in them.")
 audit_app = App(name="audit", help="Read the audit log: who decided what, and whether anybody changed it.")
+store_app = App(name="store", help="Look after the log itself: what it is, its schema, copies of it.")
 _asked = Group("Permission")
 
 
@@ -268,6 +269,41 @@ def audit_show_command(
     from agentkeel.cli.audit import show_audit
 
     return show_audit(path, after=after, action=action, subject=subject, json=json)
+
+
+app.command(store_app)
+
+
+@store_app.command(name="status")
+def store_status_command(*, store: Store = None, json: Json = False) -> int:
+    """Say what the log is, its schema, its size, and who has it open; also while it is written."""
+    from agentkeel.cli.store import tell_status
+
+    return tell_status(store=store, json=json)
+
+
+@store_app.command(name="migrate")
+def store_migrate_command(*, store: Store = None) -> int:
+    """Bring a log that an older version wrote up to date. A SQLite file may have no other writer meanwhile."""
+    from agentkeel.cli.store import migrate
+
+    return migrate(store=store)
+
+
+@store_app.command(name="backup")
+def store_backup_command(file: Path, /, *, store: Store = None, force: Annotated[bool, Flag] = False) -> int:
+    """Copy the log into a file, whole and checked, also while it is written. The copy is a log like any other.
+
+    Parameters
+    ----------
+    file
+        The file to make, readable by you alone.
+    force
+        Replace a file that is there.
+    """
+    from agentkeel.cli.store import back_up_store
+
+    return back_up_store(file, store=store, replace=force)
 
 
 @app.command(name="doctor")

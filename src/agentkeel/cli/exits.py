@@ -49,6 +49,7 @@ _STEPS: Mapping[str, str] = {
     "turn_cut_off": _GO_ON,
     "provider_timeout": _GO_ON,
     "tool_permission_denied": "allow it when asked, or see --permission-mode in: agentkeel run --help",
+    "migration_required": "agentkeel store backup FILE, then: agentkeel store migrate",
     "session_not_found": "agentkeel session list",
     "internal_error": "this is a bug of agentkeel: please report it, with the events of the run",
 }
