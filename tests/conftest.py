@@ -1,10 +1,15 @@
 """Fixtures every test may use."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from agentkeel.testing.postgres import PostgresServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them ignore interrupts, and every child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
