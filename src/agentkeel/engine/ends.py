@@ -24,7 +24,7 @@ _FINAL = (StateError, NotFound, ValidationError)
 
 
 class End(NamedTuple):
-    """How one run ended, ready for the log: redacted and stamped. `idle` follows if no other run is left."""
+    """How one run ended, stamped for the log, which redacts it once more. `idle` follows if no other run is left."""
 
     job: Job
     drafts: Sequence[Draft]
@@ -71,7 +71,7 @@ class Ends:
     async def _try(self, end: End) -> Error | None:
         drafts = [*end.drafts, end.idle] if self._last(end.job) else end.drafts
         try:
-            await self._log.append(end.job.session_id, drafts, fence=end.fence, scrub=_as_they_are)
+            await self._log.append(end.job.session_id, drafts, fence=end.fence)
         except RunTerminal:
             return None  # The first end stands, and the log has it.
         except Error as error:
@@ -79,7 +79,3 @@ class Ends:
         except Exception as error:  # noqa: BLE001 - a run's outer edge: what a store must not raise is told as well
             return wrap(error, f"The end of run {end.job.run_id} could not be written: {error}")
         return None
-
-
-def _as_they_are(drafts: Sequence[Draft]) -> Sequence[Draft]:
-    return drafts
