@@ -31,12 +31,15 @@ class Tally(Protocol):
 
 
 class StreamScrub:
-    """Redaction with a memory: secrets that were split over streamed pieces are found."""
+    """Redaction with a memory: secrets that were split over streamed pieces are found.
+
+    Pieces of several messages may come by turns, as from agents that work side by side: each message has its own
+    memory, by its id. Those without an id are one message until another kind of text comes.
+    """
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._stream: StreamRedactor | None = None
-        self._last: Draft | None = None
+        self._open: dict[str | None, _Message] = {}
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The drafts that may be stored now, in order."""
@@ -44,39 +47,54 @@ class StreamScrub:
         for draft in drafts:
             data = draft.data
             if isinstance(data, ev.MessageStreamed | ev.ReasoningStreamed):
-                if not self._continues(data):
-                    clean += self.flush()
-                    self._stream = self._redactor.stream()
-                assert self._stream is not None
-                self._last = draft
-                released = self._stream.feed(data.delta)
-                if released:
-                    clean.append(draft if released == data.delta else _with_delta(draft, released))
+                clean += self._piece(draft, data)
             else:
                 clean += self.flush()
                 clean.append(scrubbed(self._redactor, draft))
         return clean
 
     def flush(self) -> list[Draft]:
-        """What is still held back, as a last piece of its message."""
-        stream, last = self._stream, self._last
-        self._stream = self._last = None
-        if stream is None or last is None:
-            return []
-        rest = stream.flush()
-        return [_with_delta(last, rest)] if rest else []
+        """What is still held back, as a last piece of each message."""
+        rest = [piece for message in self._open.values() for piece in message.flush()]
+        self._open.clear()
+        return rest
 
-    def _continues(self, data: ev.MessageStreamed | ev.ReasoningStreamed) -> bool:
-        last = self._last
-        return (
-            last is not None
-            and type(last.data) is type(data)
-            and getattr(last.data, "message_id", None) == data.message_id
-        )
+    def _piece(self, draft: Draft, data: ev.MessageStreamed | ev.ReasoningStreamed) -> list[Draft]:
+        clean: list[Draft] = []
+        message = self._open.get(data.message_id)
+        if message is None or type(message.last.data) is not type(data):
+            if message is not None or None in (data.message_id, *self._open):
+                clean += self.flush()
+            message = self._open[data.message_id] = _Message(self._redactor, draft)
+        return [*clean, *message.feed(draft, data.delta)]
+
+
+class _Message:
+    """One message as it streams in. `last` is its last piece, whose envelope what was held back gets."""
+
+    def __init__(self, redactor: Redactor, first: Draft) -> None:
+        self.last = first
+        self._redactor = redactor
+        self._stream: StreamRedactor = redactor.stream()
+
+    def feed(self, draft: Draft, delta: str) -> list[Draft]:
+        held = self._stream.pending
+        released = self._stream.feed(delta)
+        self.last = draft
+        if not released:
+            return []
+        if released == delta and not held and not self._stream.pending:
+            return [scrubbed(self._redactor, draft)]
+        return [_with_delta(draft, released)]
+
+    def flush(self) -> list[Draft]:
+        rest = self._stream.flush()
+        return [_with_delta(self.last, rest)] if rest else []
 
 
 def _with_delta(draft: Draft, delta: str) -> Draft:
-    return msgspec.structs.replace(draft, data=msgspec.structs.replace(draft.data, delta=delta))
+    """The piece with another text, and without the agent's own words: they would have what was taken out."""
+    return msgspec.structs.replace(draft, data=msgspec.structs.replace(draft.data, delta=delta), raw=None)
 
 
 class Pipeline:
