@@ -130,6 +130,8 @@ class Manager:
             audit=audit,
             observers=self._observers,
         )
+        for provider in self._fleet.providers.values():
+            log.keep_out(provider.secrets)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         connections = Connections(tasks, self._clock)
         pricing = self._pricing or GenaiPrices()
@@ -187,6 +189,7 @@ class Manager:
         context = self._context
         given = checked(options, allowed=SessionKeywords)
         provider = await context.fleet.choose(given.get("provider") or context.defaults.get("provider"))
+        context.log.keep_out(provider.secrets)
         chosen = given.get("id")
         identity = SessionId(check_id(chosen, what="session id")) if chosen else session_id(context.clock.entropy())
         agent_id = given.get("agent_id", provider.name)

@@ -40,6 +40,7 @@ class Audit:
 
     Attributes:
         trouble: Why the audit log could not be written the last time; None when it could.
+        redactor: Takes the secrets out of what `record` is given; events come without theirs.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Audit:
         self.trouble: Error | None = None
         self._log = log
         self._clock = clock
-        self._redactor = redactor or Redactor()
+        self.redactor = redactor or Redactor()
         self._on_failure = on_failure
         self._actions = actions
         self._relevant = actions.keys() | REMEMBERED
@@ -144,10 +145,10 @@ class Audit:
         """
         fact = Fact(
             at=self._clock.now(),
-            actor=self._redactor.text(actor),
+            actor=self.redactor.text(actor),
             action=action,
-            subject=self._redactor.text(subject),
-            details=self._redactor.value(dict(details or {})),
+            subject=self.redactor.text(subject),
+            details=self.redactor.value(dict(details or {})),
         )
         _entry(None, fact)  # What cannot be written down is refused here, not kept waiting for ever.
         with anyio.CancelScope(shield=True):
