@@ -181,6 +181,33 @@ async def test_a_full_disk_refuses_the_batch_and_keeps_the_log(tmp_path: Path, d
         assert texts(await store.read(S)) == ["before", "during"]
 
 
+async def test_a_store_on_a_full_file_system_is_read_and_says_why_it_cannot_be_owned(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs a privilege")
+    try:
+        async with await SqliteStore.open(small / "log.db") as store:
+            await started(store)
+            await store.append(S, [said("kept")])
+        ballast = small / "ballast"
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(1_000_000))
+        async with await SqliteStore.open(small / "log.db", read_only=True) as store:
+            assert texts(await store.read(S)) == ["kept"]
+        with pytest.raises(StoreFull):
+            await SqliteStore.open(small / "other.db")
+        ballast.unlink()
+        for name in ("log.db", "other.db"):  # What failed holds no lock.
+            async with await SqliteStore.open(small / name):
+                pass
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
 async def test_a_full_file_system_refuses_the_batch_and_keeps_the_log(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

@@ -13,7 +13,7 @@ from agentkeel.errors import (
     ValidationError,
 )
 
-__all__ = ["VERSION_FLOOR", "check_version", "is_dead", "of_reading", "of_writing"]
+__all__ = ["VERSION_FLOOR", "check_version", "is_dead", "no_space", "of_reading", "of_writing"]
 
 VERSION_FLOOR = (3, 51, 3)
 """The first SQLite without the WAL-reset bug of 3.7.0 to 3.51.2: two connections that checkpoint and write in the same
@@ -40,14 +40,14 @@ def is_dead(error: apsw.Error) -> bool:
     if isinstance(error, apsw.FullError):
         return False
     if isinstance(error, apsw.IOError):
-        return not _no_space(error)
+        return not no_space(error)
     return isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.CantOpenError | apsw.InternalError)
 
 
 def of_writing(error: apsw.Error, location: str) -> Error:
     """The error for callers whose batch met `error`."""
     text, details = _said(error), {"location": location, "sqlite": _said(error)}
-    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and _no_space(error)):
+    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and no_space(error)):
         return StoreFull(
             f"No space is left for {location}. The batch was not stored; everything before it was and can be read. "
             "Free some space and append again.",
@@ -84,6 +84,11 @@ def of_writing(error: apsw.Error, location: str) -> Error:
 def of_reading(error: apsw.Error, location: str) -> Error:
     """The error for a reader that met `error`."""
     text, details = _said(error), {"location": location, "sqlite": _said(error)}
+    if no_space(error):
+        return StoreFull(
+            f"No space is left for reading {location} beside its writer. Nothing changed; free some and try again.",
+            details=details,
+        )
     if isinstance(error, apsw.BusyError | apsw.LockedError | apsw.IOError):
         return StoreUnavailable(f"{location} could not be read ({text}). Nothing changed; try again.", details=details)
     return StorageError(
@@ -93,8 +98,8 @@ def of_reading(error: apsw.Error, location: str) -> Error:
     )
 
 
-def _no_space(error: apsw.Error) -> bool:
-    """The shared-memory file could not grow: in practice, a full disk."""
+def no_space(error: apsw.Error) -> bool:
+    """Whether the shared-memory file could not grow: in practice, a full disk."""
     return getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
 
 
