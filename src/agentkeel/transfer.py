@@ -24,6 +24,7 @@ from agentkeel.core.ids import RunId, SessionId
 from agentkeel.core.naming import check_id
 from agentkeel.core.redact import Redactor
 from agentkeel.core.run import RunState, RunStatus
+from agentkeel.engine.pipeline import PieceScrub
 from agentkeel.errors import (
     CursorExpired,
     Error,
@@ -150,9 +151,11 @@ class _Import:
     async def store(self) -> None:
         """All events are in the store and every run has ended, or the session is not there."""
         try:
+            pieces = PieceScrub[Draft](self._context.log.redactor, lambda draft: draft)
             with self._file.batches() as batches:
                 while batch := await anyio.to_thread.run_sync(batches.next):
-                    await self._append([self._draft(event) for event in batch])
+                    await self._append(pieces([self._draft(event) for event in batch]))
+            await self._append(pieces.flush())
             await self._end_runs()
         except BaseException as error:
             with anyio.CancelScope(shield=True):
@@ -162,6 +165,8 @@ class _Import:
             raise
 
     async def _append(self, drafts: Sequence[Draft]) -> None:
+        if not drafts:
+            return
         # Its outcome is known before anything else happens, so that what has to be removed is known too.
         with anyio.CancelScope(shield=True):
             events = await self._context.log.append(self._target, drafts, expected=self._head)
@@ -245,10 +250,12 @@ async def _events(context: Context, session_id: SessionId, *, first: int, head: 
     """The events from `first` to `head`, a page at a time, without secrets that older patterns let into the log."""
     cursor = first - 1
     where = EventFilter(before=head + 1)
+    redactor = context.log.redactor
+    pieces = PieceScrub[Event](redactor, lambda event: _redacted(redactor, event))
     while page := await context.log.store.read(session_id, after=cursor, limit=_PAGE, where=where):
-        redactor = context.log.redactor
-        yield [_redacted(redactor, event) for event in page]
+        yield pieces(page)
         cursor = page[-1].sequence
+    yield pieces.flush()
 
 
 def _redacted(redactor: Redactor, event: Event) -> Event:

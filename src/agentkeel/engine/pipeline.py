@@ -6,8 +6,8 @@ is held is released when the message ends, when anything else happens, and at th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -19,7 +19,9 @@ from agentkeel.core.usage import Usage
 from agentkeel.engine.log import Log, scrubbed
 from agentkeel.ports.pricing import Pricing
 
-__all__ = ["Pipeline", "StreamScrub", "Tally"]
+__all__ = ["PieceScrub", "Pipeline", "StreamScrub", "Tally"]
+
+Record = TypeVar("Record", Draft, Event)
 
 
 class Tally(Protocol):
@@ -92,9 +94,63 @@ class _Message:
         return [_with_delta(self.last, rest)] if rest else []
 
 
-def _with_delta(draft: Draft, delta: str) -> Draft:
+def _with_delta(draft: Record, delta: str) -> Record:
     """The piece with another text, and without the agent's own words: they would have what was taken out."""
     return msgspec.structs.replace(draft, data=msgspec.structs.replace(draft.data, delta=delta), raw=None)
+
+
+class PieceScrub(Generic[Record]):
+    """Redaction with a memory that gives back each record it was given, in order: drafts of an import, or events.
+
+    For a log that is there already and whose pieces may hold parts of a secret. What a piece must not say yet is said
+    by a later piece of its message; records wait until that is known, and never behind one that is no piece.
+
+    Args:
+        whole: Redacts a record that is no piece.
+    """
+
+    def __init__(self, redactor: Redactor, whole: Callable[[Record], Record]) -> None:
+        self._redactor = redactor
+        self._whole: Callable[[Record], Record] = whole
+        self._waiting: list[Record] = []
+        self._streams: dict[object, StreamRedactor] = {}
+        self._last: dict[object, int] = {}
+
+    def __call__(self, records: Sequence[Record]) -> list[Record]:
+        """The records that may be stored or shown now."""
+        clean: list[Record] = []
+        for record in records:
+            data = record.data
+            if isinstance(data, ev.MessageStreamed | ev.ReasoningStreamed):
+                self._piece(record, data)
+                if not any(stream.pending for stream in self._streams.values()):
+                    clean += self._waiting
+                    self._waiting = []
+            else:
+                clean += self.flush()
+                clean.append(self._whole(record))
+        return clean
+
+    def flush(self) -> list[Record]:
+        """The records that waited; no more of their messages comes."""
+        for name, stream in self._streams.items():
+            if rest := stream.flush():
+                record = self._waiting[self._last[name]]
+                self._waiting[self._last[name]] = _with_delta(record, getattr(record.data, "delta", "") + rest)
+        waiting, self._waiting = self._waiting, []
+        self._streams.clear()
+        return waiting
+
+    def _piece(self, record: Record, data: ev.MessageStreamed | ev.ReasoningStreamed) -> None:
+        name = (record.run_id, data.type, data.message_id)
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = self._redactor.stream()
+        whole = not stream.pending
+        released = stream.feed(data.delta)
+        self._last[name] = len(self._waiting)
+        same = whole and released == data.delta and not stream.pending
+        self._waiting.append(self._whole(record) if same else _with_delta(record, released))
 
 
 class Pipeline:
