@@ -26,6 +26,15 @@ def test_a_command_that_works_is_shown_line_by_line(cli: Cli) -> None:
     assert done.stderr == ""
 
 
+def test_the_workspace_that_was_named_is_shown_and_worked_in(cli: Cli, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    done = cli.run("run", "--provider", "shell", "touch made", "--workspace", str(place))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"shell · {place}\n")
+    assert (place / "made").exists()
+
+
 def test_an_agents_work_is_shown_with_one_line_for_each_tool_and_one_at_the_end(cli: Cli) -> None:
     rows = cli.run("run", "--provider", "worker", "go").stdout.splitlines()
     assert rows[1:7] == ["· Hm.", "· Well.", "One", "two ", "three", rows[6]]

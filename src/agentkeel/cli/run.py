@@ -107,7 +107,7 @@ async def _watched(
     session = await _session(manager, command)
     info = await session.info()
     kept["provider"] = command.provider or info.provider or ""
-    workspace = command.options.get("workspace") or info.workspace or str(Path.cwd())
+    workspace = str(command.options.get("workspace") or info.workspace or Path.cwd())
     show = _show(command, out, workspace=workspace, title=kept["provider"])
     asking = out if out.animated and not (command.json or command.quiet) else screen_of(sys.stderr)
     watch = Watch(out, show, asking, interrupts)
