@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agentkeel
-from agentkeel import Decision, Redactor, Shell
+from agentkeel import Claude, Decision, Redactor, Shell
 from agentkeel.adapters.audit import FileAudit
 from agentkeel.adapters.notifiers.local import LocalNotifier
 from agentkeel.adapters.sinks import Bus, File, FileCursors, Jsonl, Publish, topic_of
@@ -41,7 +41,8 @@ from agentkeel.errors import ProviderFailure
 from agentkeel.manager import Manager
 from agentkeel.run import Run
 from agentkeel.session import Session
-from agentkeel.testing import ScriptedProvider
+from agentkeel.testing import ModelServer, ScriptedProvider, agents
+from agentkeel.testing import model_server as model
 from agentkeel.testing.postgres import PostgresServer
 from agentkeel.testing.scripted import Emit, Fail, Hang, Say, Step, Stop, Think, Use
 
@@ -304,7 +305,7 @@ async def sinks(manager: Manager, folder: Path) -> AsyncIterator[tuple[Outbox, l
     folder.mkdir(exist_ok=True)
     bus, published = Bus(), list[bytes]()
     feeds = [
-        Feed(name="file", sink=File(folder / "file.txt"), renderer=lambda: Verbose()),
+        Feed(name="file", sink=File(folder / "file.txt"), renderer=Verbose),
         Feed(name="full", sink=Jsonl(folder / "full.jsonl")),
         Feed(name="compact", sink=Jsonl(folder / "compact.jsonl", "compact")),
         Feed(name="publish", sink=Publish(bus, with_text=True)),
@@ -431,3 +432,72 @@ async def test_what_a_command_writes_is_stored_and_shown_without_its_secrets(
     found |= dict(zip(["stdout", "stderr"], map(str.encode, capfd.readouterr()), strict=True))
     canaries.assert_in_none(found, told=["rows", "events", "result 0", "result 3", f"out/{session.id}.html"])
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.agents
+async def test_a_real_agent_is_recorded_without_secrets(
+    tmp_path: Path, canaries: Canaries, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work, ours = tmp_path / "work", tmp_path / "ours"
+    work.mkdir()
+    ours.mkdir()
+    at = canaries.in_
+    program = work / "claude"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *stream-json*) '
+        f"echo 'junk {at('stdout junk')}'; echo '{at('agent stderr')}' >&2;; esac\n"
+        f'exec {agents.install("claude")} "$@"\n'
+    )
+    program.chmod(0o700)
+    script = [
+        model.Reply(model.Think(at("model.reasoning")), model.Say(at("model.message"), chunks=40)),
+        model.Reply(model.Shell(f"echo {canaries.token('tool.command')} $ANTHROPIC_API_KEY {CONTROL}; exit 4")),
+        model.Reply(model.Shell("touch refused # " + at("refused command"))),
+        model.Reply(model.Say("Over.")),
+        model.Reply(model.Fail(400, message=at("model.error"))),
+    ]
+    decisions = iter([Decision(allow=True), Decision(allow=False, message=at("denial"))])
+
+    async def approve(request: PermissionRequested) -> Decision:
+        return next(decisions)
+
+    async with ModelServer(script) as server:
+        env = server.claude_env(work / "home") | {"ANTHROPIC_API_KEY": canaries.exact}
+        agent = Claude(executable=program, env=env, max_retries=0, pass_env=())
+        audit = await FileAudit.open(ours / "audit.jsonl")
+        async with agentkeel.open(f"sqlite:{ours}/log.db", providers=[agent], audit=audit) as manager:
+            session = await manager.start_session(workspace=work, on_permission=approve, metadata={"k": at("meta")})
+            await session.run(at("prompt"), timeout=60)
+            await session.run(at("second prompt"), timeout=60)
+            with pytest.raises(agentkeel.Error):
+                await session.run(at("third prompt"), timeout=60)
+            shown = await told(session)
+            await exported(session, ours / "out")
+            canaries.assert_in_none(files(ours))
+            canaries.assert_in_none(files(tmp_path / "scratch"))
+    found = files(ours) | files(tmp_path / "scratch") | shown | {"rows": tables(ours / "log.db")}
+    found |= dict(zip(["stdout", "stderr"], map(str.encode, capfd.readouterr()), strict=True))
+    canaries.assert_in_none(found, told=["rows", "events", f"out/{session.id}.html"])
+    assert f"junk {CONTROL}" in shown["events"].decode()
+    assert f"touch refused # {CONTROL}" in shown["events"].decode()
+
+
+def test_the_command_line_shows_no_secrets(tmp_path: Path, canaries: Canaries) -> None:
+    cli = runpy.run_path(str(TESTS / "cli/conftest.py"))["Cli"](tmp_path / "cli")
+    command = f"echo {CONTROL} {canaries.token('stdout')}; echo {CONTROL} {canaries.token('stderr')} >&2; exit 3"
+    shown: dict[str, bytes] = {}
+    with cli.terminal("run", "--shell", command) as terminal:
+        assert terminal.end() == 1
+        shown["terminal"] = terminal.raw.encode()
+    calls = [["run", "--shell", command], ["run", "--json", "--shell", command]]
+    for words in calls:
+        done = cli.run(*words)
+        shown["stdout of " + " ".join(words[:2])] = done.stdout.encode()
+        shown["stderr of " + " ".join(words[:2])] = done.stderr.encode()
+    session = cli.lines("session", "list")[0]["id"]
+    for words in (["events", session, "--json"], ["events", session], ["show", session], ["export", session]):
+        done = cli.run("session", *words)
+        shown[" ".join([words[0], *words[2:]])] = (done.stdout + done.stderr).encode()
+    found = files(tmp_path / "cli", but=["plugin"]) | shown
+    told = ["terminal", "stdout of run --json", "stderr of run --shell", "events --json", "export"]
+    canaries.assert_in_none(found, told=told)
