@@ -112,9 +112,8 @@ class PieceScrub(Generic[Record]):
     def __init__(self, redactor: Redactor, whole: Callable[[Record], Record]) -> None:
         self._redactor = redactor
         self._whole: Callable[[Record], Record] = whole
-        self._waiting: list[Record] = []
+        self._waiting: list[tuple[object, Record, str]] = []
         self._streams: dict[object, StreamRedactor] = {}
-        self._last: dict[object, int] = {}
 
     def __call__(self, records: Sequence[Record]) -> list[Record]:
         """The records that may be stored or shown now."""
@@ -122,10 +121,11 @@ class PieceScrub(Generic[Record]):
         for record in records:
             data = record.data
             if isinstance(data, ev.MessageStreamed | ev.ReasoningStreamed):
-                self._piece(record, data)
+                name = (record.run_id, data.type, data.message_id)
+                stream = self._streams.setdefault(name, self._redactor.stream())
+                self._waiting.append((name, record, stream.feed(data.delta)))
                 if not any(stream.pending for stream in self._streams.values()):
-                    clean += self._waiting
-                    self._waiting = []
+                    clean += self._released()
             else:
                 clean += self.flush()
                 clean.append(self._whole(record))
@@ -133,24 +133,25 @@ class PieceScrub(Generic[Record]):
 
     def flush(self) -> list[Record]:
         """The records that waited; no more of their messages comes."""
-        for name, stream in self._streams.items():
-            if rest := stream.flush():
-                record = self._waiting[self._last[name]]
-                self._waiting[self._last[name]] = _with_delta(record, getattr(record.data, "delta", "") + rest)
-        waiting, self._waiting = self._waiting, []
+        rests = {name: stream.flush() for name, stream in self._streams.items()}
+        for at in reversed(range(len(self._waiting))):
+            name, record, text = self._waiting[at]
+            self._waiting[at] = (name, record, text + rests.pop(name, ""))
         self._streams.clear()
-        return waiting
+        return self._released()
 
-    def _piece(self, record: Record, data: ev.MessageStreamed | ev.ReasoningStreamed) -> None:
-        name = (record.run_id, data.type, data.message_id)
-        stream = self._streams.get(name)
-        if stream is None:
-            stream = self._streams[name] = self._redactor.stream()
-        whole = not stream.pending
-        released = stream.feed(data.delta)
-        self._last[name] = len(self._waiting)
-        same = whole and released == data.delta and not stream.pending
-        self._waiting.append(self._whole(record) if same else _with_delta(record, released))
+    def _released(self) -> list[Record]:
+        """What waited: as it was, where its message lost nothing; else with the texts that it may say."""
+        waiting, self._waiting = self._waiting, []
+        said: dict[object, str] = {}
+        may_say: dict[object, str] = {}
+        for name, record, text in waiting:
+            said[name] = said.get(name, "") + getattr(record.data, "delta", "")
+            may_say[name] = may_say.get(name, "") + text
+        return [
+            self._whole(record) if said[name] == may_say[name] else _with_delta(record, text)
+            for name, record, text in waiting
+        ]
 
 
 class Pipeline:
