@@ -117,7 +117,7 @@ def test_a_window_that_is_closed_calls_the_run_off_and_the_log_stays_whole(cli: 
     with cli.terminal("run", "--provider", "ticking", "go") as terminal:
         terminal.until("tick 2")
         terminal.close()
-        terminal.process.wait(30)
+        assert terminal.process.wait(30) == 130
     session = cli.lines("session", "list")[0]["id"]
     events = cli.lines("session", "events", session)
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))

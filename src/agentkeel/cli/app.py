@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from agentkeel._version import __version__
 from agentkeel.cli.escape import escape
 from agentkeel.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code, told
-from agentkeel.cli.screen import OutputClosed, abandon, prepare
+from agentkeel.cli.screen import OutputClosed, abandon, complain, prepare
 from agentkeel.errors import Error, ValidationError, wrap
 
 __all__ = ["app", "audit_app", "dispatch", "session_app", "store_app"]
@@ -366,11 +366,7 @@ def _bug(error: Exception) -> str:
 
 
 def _complain(text: str, code: int) -> int:
-    if sys.stderr is not None:
-        try:
-            sys.stderr.write(text)
-        except OSError:
-            abandon(sys.stderr)
+    complain(text)
     return code
 
 

@@ -14,7 +14,7 @@ import msgspec
 import agentkeel
 from agentkeel.cli.exits import DONE, INTERRUPTED, exit_code, told
 from agentkeel.cli.render import JsonLines, Show, Words, Written
-from agentkeel.cli.screen import Screen
+from agentkeel.cli.screen import Screen, complain
 from agentkeel.cli.signals import Interrupts
 from agentkeel.cli.stage import screen_of
 from agentkeel.cli.watch import Watch
@@ -97,7 +97,7 @@ async def _run(command: RunCommand, out: Screen, interrupts: Interrupts) -> int:
         out.close()
         if kept.get("run_id") is None:
             kept = {}
-        sys.stderr.write(told(error, **kept))
+        complain(told(error, **kept))
         return exit_code(error)
 
 

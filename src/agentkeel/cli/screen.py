@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO
 
 from agentkeel.cli.escape import escape, escape_json
 
-__all__ = ["OutputClosed", "Part", "Plain", "Screen", "abandon", "is_terminal", "prepare", "writing"]
+__all__ = ["OutputClosed", "Part", "Plain", "Screen", "abandon", "complain", "is_terminal", "prepare", "writing"]
 
 Part = str | tuple[str, str]
 """A text, or a text and its style."""
@@ -159,6 +159,16 @@ def writing(stream: TextIO) -> Iterator[None]:
     except (OSError, SystemExit) as error:  # rich leaves the program at a broken pipe
         abandon(stream)
         raise OutputClosed(getattr(error, "strerror", None) or "the reader is gone") from error
+
+
+def complain(text: str) -> None:
+    """`text` is on stderr, if anybody can still read that."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+    except OSError:
+        abandon(sys.stderr)
 
 
 def abandon(stream: TextIO) -> None:
