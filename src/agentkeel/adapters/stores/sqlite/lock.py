@@ -6,16 +6,22 @@ stays; what it says is only for messages.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from agentkeel.errors import StoreOwned
+from agentkeel.errors import StoreFull, StoreOwned
 
-__all__ = ["Holder", "OwnerLock"]
+__all__ = ["NO_SPACE", "Holder", "OwnerLock", "unowned"]
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says when a disk is full, or a user's share of it."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +45,23 @@ class OwnerLock:
 
         Raises:
             StoreOwned: Another owner lives; `details["pid"]` names it, if it is known.
+            StoreFull: There is no space for the lock file.
             OSError: The lock file cannot be made.
         """
-        path = store.with_name(store.name + ".lock")
+        try:
+            return cls._acquire(store, started)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise StoreFull(
+                f"No space is left for the lock file of {store}. Nothing was opened or stored; what was stored before "
+                "can still be read. Free some space and try again.",
+                details={"location": str(store), "reason": error.strerror},
+            ) from error
+
+    @classmethod
+    def _acquire(cls, store: Path, started: str) -> OwnerLock:
+        path = _beside(store)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,9 +72,14 @@ class OwnerLock:
         except BaseException:
             os.close(descriptor)
             raise
-        me = Holder(pid=os.getpid(), host=socket.gethostname(), started=started)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(me) + b"\n", 0)
+        try:
+            me = Holder(pid=os.getpid(), host=socket.gethostname(), started=started)
+            line = msgspec.json.encode(me) + b"\n"
+            os.pwrite(descriptor, line, 0)  # Over what is there: a full disk must not take the block away in between.
+            os.ftruncate(descriptor, len(line))
+        except BaseException:
+            os.close(descriptor)
+            raise
         return cls(path, descriptor)
 
     def release(self) -> None:
@@ -62,6 +87,29 @@ class OwnerLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def unowned(store: Path) -> Iterator[bool]:
+    """Whether nobody owns `store`; if so, nobody can while the block runs. For a glance, not for long."""
+    try:
+        descriptor = os.open(_beside(store), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # Without a lock file we cannot keep an owner out.
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def _beside(store: Path) -> Path:
+    return store.with_name(store.name + ".lock")
 
 
 def _holder(descriptor: int) -> Holder | None:

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import apsw
 from anyio import CapacityLimiter, to_thread
 
-from agentkeel.adapters.stores.sqlite.faults import of_reading
+from agentkeel.adapters.stores.sqlite.faults import no_space, of_reading
+from agentkeel.adapters.stores.sqlite.lock import unowned
 from agentkeel.adapters.stores.sqlite.sql import pragma
 from agentkeel.errors import ValidationError
 
@@ -56,6 +57,8 @@ class Readers:
         except apsw.Error as error:
             if db is not None:
                 db.close(force=True)
+            if no_space(error):
+                return self._as_it_stands(question, error)
             raise of_reading(error, str(self._path)) from error
         except BaseException as error:
             if db is not None:
@@ -68,19 +71,40 @@ class Readers:
         self._idle.append(db)
         return answer
 
+    def _as_it_stands(self, question: Callable[[apsw.Connection], T], full: apsw.Error) -> T:
+        """The answer on a full disk, where not even the memory that readers share with a writer can be made."""
+        with unowned(self._path) as still:
+            if not still or _size(self._path.with_name(self._path.name + "-wal")):
+                raise of_reading(full, str(self._path)) from full
+            try:
+                db = self._connect(immutable=True)
+                try:
+                    return question(db)
+                finally:
+                    db.close(force=True)
+            except apsw.Error as error:
+                raise of_reading(error, str(self._path)) from error
+
     def _take(self) -> apsw.Connection:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._connect()
+            return self._connect(immutable=self._immutable)
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, *, immutable: bool) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX
         name = str(self._path)
-        if self._immutable:
+        if immutable:
             name, flags = f"file:{quote(name)}?immutable=1", flags | apsw.SQLITE_OPEN_URI
         db = apsw.Connection(name, flags=flags, vfs=self._vfs)
         db.set_busy_timeout(BUSY_MS)
         pragma(db, "query_only = ON")
         pragma(db, "trusted_schema = OFF")
         return db
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
