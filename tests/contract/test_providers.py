@@ -1,11 +1,13 @@
 """Every provider keeps the promises of `ports.provider`."""
 
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from agentkeel.adapters.providers.shell import Shell
 from agentkeel.core.content import Prompt
@@ -87,3 +89,15 @@ class TestShellArguments(ProviderSuite):
             prompts=tuple(Prompt(text=shlex.join(vector), argv=vector) for vector in vectors),
             hanging=until_there(tmp_path / "workspace" / "hanging"),
         )
+
+
+class TestShellBesideAnotherChild(TestShellString):
+    """The same while the test run has a server of its own, which is no agent: it is neither counted nor killed."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _server(cls) -> Iterator[None]:
+        with subprocess.Popen(["/bin/sh", "-c", "while :; do sleep 0.05; done"]) as server:
+            yield
+            assert server.poll() is None, "the suite killed a process that no provider started"
+            server.kill()

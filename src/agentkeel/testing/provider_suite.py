@@ -21,7 +21,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
@@ -76,6 +76,7 @@ class ProviderSuite:
     pytestmark = pytest.mark.anyio
     cannot: ClassVar[Mapping[Act, str]] = {}
     patience: ClassVar[float] = 60.0
+    _others: frozenset[tuple[int, float]] = frozenset()
 
     def stage(self, tmp_path: Path, *turns: Act) -> AbstractAsyncContextManager[Stage]:
         """A provider that does `turns`, one for each prompt."""
@@ -104,9 +105,14 @@ class ProviderSuite:
 
     @pytest.fixture(autouse=True)
     def _nothing_survives(self, tmp_path: Path) -> Iterator[None]:
-        before = set(_processes_of(tmp_path))
+        self._others = frozenset(_children())
+        before = set(self._processes(tmp_path))
         yield
-        assert set(_processes_of(tmp_path)) <= before, "processes survived their connection"
+        assert set(self._processes(tmp_path)) <= before, "processes survived their connection"
+
+    def _processes(self, folder: Path) -> list[tuple[int, float]]:
+        """The agents' processes: not those that were there before the test, such as a server of the test run."""
+        return _processes_of(folder, self._others)
 
     # -- a turn ---------------------------------------------------------------------------------------------------
 
@@ -197,10 +203,10 @@ class ProviderSuite:
             if not stage.provider.capabilities.warm:
                 pytest.skip("not warm")
             first = await self._turn(stage, connection, 0)
-            processes = set(_processes_of(tmp_path))
+            processes = set(self._processes(tmp_path))
             assert connection.alive
             second = await self._turn(stage, connection, 1)
-            assert processes <= set(_processes_of(tmp_path)), "another process took the second prompt"
+            assert processes <= set(self._processes(tmp_path)), "another process took the second prompt"
         assert _session_of(first) == _session_of(second)
         assert _end_of(second).text
 
@@ -234,8 +240,8 @@ class ProviderSuite:
                     reading = _Reading(connection, stage.prompts[0])
                     group.start_soon(reading.run)
                     await self._until_hanging(stage, reading)
-                    _check_process(connection, _processes_of(tmp_path))
-                assert not _processes_of(tmp_path), "processes survived their connection"
+                    _check_process(connection, self._processes(tmp_path))
+                assert not self._processes(tmp_path), "processes survived their connection"
                 await reading.done.wait()
                 ends = [one.status for one in reading.said if isinstance(one, Ended)]
                 assert "completed" not in ends, "a turn that was cut off is not a success"
@@ -247,7 +253,7 @@ class ProviderSuite:
             async with anyio.create_task_group() as group:
                 group.start_soon(reading.run)
                 await self._until_hanging(stage, reading)
-                victims = _processes_of(tmp_path)
+                victims = self._processes(tmp_path)
                 if not victims:
                     group.cancel_scope.cancel()
                 for pid, _ in victims:
@@ -273,7 +279,7 @@ class ProviderSuite:
                         group.start_soon(reading.run)
                         await self._until_hanging(stage, reading)
                         group.cancel_scope.cancel()
-                assert not _processes_of(tmp_path), "processes survived their connection"
+                assert not self._processes(tmp_path), "processes survived their connection"
 
     # -- without a turn --------------------------------------------------------------------------------------------
 
@@ -465,10 +471,25 @@ def _session_of(said: Sequence[Said]) -> str | None:
     return _end_of(said).provider_session_id
 
 
-def _processes_of(folder: Path) -> list[tuple[int, float]]:
-    """Living processes that were started by this one, or work in `folder`, by pid and start time."""
+def _children() -> list[tuple[int, float]]:
+    """Our own children, by pid and start time."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append((child.pid, child.create_time()))
+    return found
+
+
+def _processes_of(folder: Path, others: Container[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Living processes that were started by this one, or work in `folder`, by pid and start time.
+
+    Children in `others`, and what they started, are left out: a database server of the test run is no agent.
+    """
     found: set[tuple[int, float]] = set()
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = {pid for pid, started in _children() if (pid, started) not in others}
+    for pid in tuple(children):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children |= {descendant.pid for descendant in psutil.Process(pid).children(recursive=True)}
     for process in psutil.process_iter():
         # Processes of others come and go, and need not let us look at them.
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
