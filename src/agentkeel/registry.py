@@ -177,10 +177,14 @@ async def notifier_for(store: EventStore) -> AsyncIterator[Notifier]:
 
 
 def _no_store(url: str | None) -> ValidationError:
+    """The error for a URL that names no store. A mistyped one may hold a password, which it does not repeat."""
+    from agentkeel.core.redact import Redactor
+
+    shown = None if url is None else Redactor().text(url)
     return ValidationError(
-        f"{url!r} names no store. Use memory:, sqlite:PATH or postgresql://HOST/DATABASE.",
+        f"{shown!r} names no store. Use memory:, sqlite:PATH or postgresql://HOST/DATABASE.",
         code="invalid_input",
-        details={"store": url},
+        details={"store": shown},
     )
 
 

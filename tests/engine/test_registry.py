@@ -57,3 +57,9 @@ async def test_a_name_that_nobody_has_is_refused_with_those_that_are_there() -> 
 async def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(agentkeel.ValidationError, match="names no store"):
         await open_store(url)
+
+
+async def test_a_mistyped_url_keeps_its_password_to_itself() -> None:
+    with pytest.raises(agentkeel.ValidationError, match="names no store") as caught:
+        await open_store("mysql://ann:tr0ub4dor@db/x")
+    assert "tr0ub4dor" not in repr((caught.value.message, caught.value.details))

@@ -75,6 +75,7 @@ class Log:
         if self.audit is None:
             return await self._commit(session_id, clean, durability, fence=fence, expected=expected)
         await self.audit.admit(clean)
+        events: Sequence[Event] = ()
         with anyio.CancelScope(shield=True):  # what is stored is audited though its caller leaves
             events = await self._commit(session_id, clean, durability, fence=fence, expected=expected)
             news = await self.audit.observe(events)
