@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
+import anyio
 import msgspec
 import pytest
 
@@ -104,6 +105,24 @@ async def test_native_continuity_is_refused_where_the_agent_cannot_and_auto_is_n
             await session.run("hi", continuity="native")
         assert await session.runs() == []
         assert [(await session.run("hi", continuity="auto")).continuity for _ in range(2)] == ["new", "new"]
+
+
+async def test_a_runs_duration_counts_the_start_of_its_agent() -> None:
+    clock = VirtualClock()
+    begun = [anyio.Event(), anyio.Event()]
+    provider = ScriptedProvider(
+        lambda *_: begun[1].set() or [Wait(2), Say("x")],
+        clock=clock,
+        opening=lambda spec: begun[0].set() or Wait(3),
+    )
+    async with agentkeel.open("memory:", providers=[provider], clock=clock) as manager:
+        session = await manager.start_session()
+        run = await session.submit("hi")
+        for event, seconds in zip(begun, (3, 2), strict=True):
+            await event.wait()
+            await anyio.wait_all_tasks_blocked()
+            await clock.advance(seconds)
+        assert (await run.result()).duration == 5.0
 
 
 async def test_times_may_be_durations() -> None:

@@ -174,7 +174,6 @@ def _facts(state: SessionState) -> list[tuple[str, str]]:
 
 
 def _run_row(run: RunState) -> tuple[str, ...]:
-    ended, began = run.ended_at, run.started_at or run.created_at
     return (
         run.id,
         str(run.status),
@@ -182,7 +181,7 @@ def _run_row(run: RunState) -> tuple[str, ...]:
         run.model or "",
         tokens(run.usage),
         money(run.cost_usd),
-        duration((ended - began).total_seconds()) if ended else "",
+        duration(run.duration),
         run.error_code or "",
     )
 

@@ -45,7 +45,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `continuity` says how the conversation went on: new, warm, native or replay. `output` is the provider's structured
     output (the shell's exit code and streams), `text` the agent's last words. `cost_usd` is dollars: what the provider
-    reported, else what the price table says, else None; `cost_source` tells.
+    reported, else what the price table says, else None; `cost_source` tells. `duration` is seconds from the run's
+    slot to its end, the agent's start included.
     """
 
     run_id: RunId

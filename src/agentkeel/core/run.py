@@ -66,6 +66,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    duration_ms: int | None = None
     provider: str | None = None
     model: str | None = None
     attempt: int = 0
@@ -97,6 +98,15 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after: float | None = None
     first_sequence: int = 0
     last_sequence: int = 0
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from its slot to its end, the agent's start included; None while it runs."""
+        if self.ended_at is None:
+            return None
+        if self.duration_ms is not None:
+            return self.duration_ms / 1000
+        return (self.ended_at - (self.started_at or self.created_at)).total_seconds()
 
     @property
     def terminal(self) -> bool:
@@ -185,7 +195,6 @@ def failure_of(state: RunState) -> Error | None:
 
 def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResult:
     """The result that a run's state tells."""
-    ended, started = state.ended_at, state.started_at or state.created_at
     return RunResult(
         run_id=state.id,
         session_id=state.session_id,
@@ -200,7 +209,7 @@ def result_of(state: RunState, tool_calls: tuple[ToolCall, ...] = ()) -> RunResu
         turns=state.turns,
         continuity=state.continuity,
         route=None if state.provider is None else _route(state, state.provider),
-        duration=None if ended is None else (ended - started).total_seconds(),
+        duration=state.duration,
     )
 
 
@@ -265,7 +274,7 @@ def _ended(state: RunState, data: Body, at: datetime) -> dict[str, Any]:
         "ended_at": at,
         "open_tool_calls": (),
     }
-    for name in ("text", "output", "stop_reason", "provider_session_id", "retry_after"):
+    for name in ("text", "output", "stop_reason", "provider_session_id", "retry_after", "duration_ms"):
         value = getattr(data, name, None)
         if value is not None:
             changes[name] = value
