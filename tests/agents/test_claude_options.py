@@ -209,6 +209,12 @@ async def test_a_program_that_dies_before_it_is_ready_is_told_with_its_words(tmp
     assert "unknown option" in caught.value.message
 
 
+async def test_a_program_that_dies_without_a_word_is_told_without_one(tmp_path: Path) -> None:
+    with pytest.raises(ProviderError, match=r"could not start: it exited with code 3\. ") as caught:
+        await said_by(tmp_path, "import sys; sys.exit(3)")
+    assert caught.value.code == "agent_start_failed"
+
+
 async def test_a_version_that_is_too_old_gets_no_prompt(tmp_path: Path) -> None:
     old = HANDSHAKE.replace('"response": {}}', '"response": {"claude_code_version": "1.0.3"}}')
     with pytest.raises(ProviderUnavailable, match=r"1\.0\.3") as caught:

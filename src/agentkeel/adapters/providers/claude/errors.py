@@ -172,7 +172,7 @@ def not_started(provider: str, how: str, *, exit_code: int | None, stderr: str, 
     advice = _ADVICE.get(code, "Nothing was sent to it; check its options and its version.")
     return failure(
         code,
-        f"{provider} could not start: {how}, saying: {_sentence(words[:500])} {advice}",
+        f"{provider} could not start: {_sentence(f'{how}, saying: {words[:500].strip()}' if words.strip() else how)} {advice}",
         details={"exit_code": exit_code},
         provider_error=ProviderFailure.of(
             "claude", "process_error", words[:2000], exit_code=exit_code, stderr=stderr or None
