@@ -170,9 +170,10 @@ def not_started(provider: str, how: str, *, exit_code: int | None, stderr: str, 
         code = "agent_start_failed"
     words = (seen.text if seen is not None else "") or stderr.strip().partition("\n")[0]
     advice = _ADVICE.get(code, "Nothing was sent to it; check its options and its version.")
+    told = f"{how}, saying: {words[:500].strip()}" if words.strip() else how
     return failure(
         code,
-        f"{provider} could not start: {_sentence(f'{how}, saying: {words[:500].strip()}' if words.strip() else how)} {advice}",
+        f"{provider} could not start: {_sentence(told)} {advice}",
         details={"exit_code": exit_code},
         provider_error=ProviderFailure.of(
             "claude", "process_error", words[:2000], exit_code=exit_code, stderr=stderr or None
