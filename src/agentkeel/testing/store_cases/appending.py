@@ -54,6 +54,17 @@ class AppendingCases(StoreCases):
         assert await store.read(S, limit=200) == [*first.events, *(await store.read(S, after=1, limit=200))]
         assert await store.head(S) == 102
 
+    async def test_a_batch_that_adds_nothing_still_finds_that_its_session_is_gone(self, store: EventStore) -> None:
+        """Nothing is written, so nothing but a look can tell: what a store remembers of a session may be old."""
+        await started(store, S)
+        known = Draft(data=ev.MessageSent(content="x"), key="k")
+        await store.append(S, [known])
+        assert sequences((await store.append(S, [known])).events) == [3]
+        await store.delete_session(S)
+        for drafts in ([], [known]):
+            with pytest.raises(SessionNotFound):
+                await store.append(S, drafts)
+
     async def test_concurrent_appends_share_one_dense_sequence(self, store: EventStore) -> None:
         sessions = [await started(store, SessionId(f"ses_{n}")) for n in range(4)]
         acknowledged: list[Event] = []

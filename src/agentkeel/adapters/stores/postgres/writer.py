@@ -48,6 +48,7 @@ class Append:
     fence: int | None
     durability: Durability
     result: Any = ()
+    adds: bool = False
     error: Error | None = None
 
 
@@ -278,18 +279,22 @@ class Writer:
         self._ledger.keep()
 
     def _recalled(self, group: _Group) -> bool:
-        """Whether all of the group is good by what is remembered. What is refused must be judged under the lock."""
+        """Whether all of the group is good by what is remembered.
+
+        What is refused must be judged under the lock. So must what adds nothing: no write would find out that the
+        session is another by now, or gone.
+        """
         if group.surprised or not self._ledger.recall(group.jobs):
             return False
         for job in group.jobs:
             self._extend(job)
-            if job.error is not None:
+            if job.error is not None or not job.adds:
                 self._ledger.forget()
                 return False
         return True
 
     def _extend(self, job: Append) -> None:
-        job.result, job.error = (), None
+        job.result, job.error, job.adds = (), None, False
         try:
             log = self._ledger.log(job.session_id)
             if job.fence is not None:
@@ -299,7 +304,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - this caller's alone: nothing has changed
             job.error = wrap(error)
             return
-        job.result = extension.events
+        job.result, job.adds = extension.events, bool(extension.added)
 
     async def _found(self, link: Link, group: _Group) -> bool:
         """Which batch the database has is known. True if it is one of this group's: its callers have their events.
