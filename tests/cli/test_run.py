@@ -102,7 +102,7 @@ def test_a_failure_says_what_happened_what_was_kept_and_what_to_do(cli: Cli) -> 
     _, run = cli.lines("session", "show", session["id"], "--store", f"sqlite:{cli.folder}/log.db")
     assert done.stderr.splitlines()[-3:] == [
         "  said  oh no",
-        f"  kept  session {session['id']}, run {run['id']}, in sqlite:{cli.folder}/log.db",
+        f"  kept  session {session['id']}, run {run['id']}, in {cli.folder}/log.db",
         f"  next  agentkeel session events {session['id']} --run {run['id']}",
     ]
     assert done.stderr.startswith("agentkeel: The command 'echo oh no >&2; exit 3' exited with code 3.")

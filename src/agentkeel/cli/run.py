@@ -23,7 +23,6 @@ from agentkeel.core.result import RunResult
 from agentkeel.errors import Error, ValidationError
 from agentkeel.manager import Manager
 from agentkeel.ports.provider import Provider
-from agentkeel.registry import default_store
 from agentkeel.session import Session
 
 __all__ = ["RunCommand", "carry_out", "prompt_from"]
@@ -91,7 +90,8 @@ async def _run(command: RunCommand, out: Screen, interrupts: Interrupts) -> int:
     kept: dict[str, str] = {}
     try:
         async with agentkeel.open(command.store, providers=_providers(command)) as manager:
-            kept["store"] = command.store or default_store()
+            # As the store spells it: a URL may have a password.
+            kept["store"] = "memory:" if command.store == "memory:" else (await manager.store_info()).location
             return await _watched(manager, command, out, interrupts, kept)
     except Error as error:
         out.close()
