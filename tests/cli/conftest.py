@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,16 @@ class Cli:
         return self.home / "data/agentkeel/log.db"
 
     def run(
-        self, *words: str, input: str | bytes | None = "", env: Mapping[str, str] = {}, cwd: Path | None = None
+        self,
+        *words: str,
+        input: str | bytes | None = "",
+        env: Mapping[str, str] = {},
+        cwd: Path | None = None,
+        under: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """The command has ended."""
+        """The command has ended. `under` is a program that starts it."""
         done = subprocess.run(
-            [PROGRAM, *words],
+            [*under, PROGRAM, *words],
             input=input.encode() if isinstance(input, str) else input,
             capture_output=True,
             env=self.env | dict(env),
